@@ -1,0 +1,54 @@
+# Needs Python >= 3.11, make and git. Every target sets .venv up first, where it is not there or the lock has changed.
+#   make train ARGS="experiment=mnist"     overrides are passed on
+#   make train TORCH_BACKEND=cpu           another build of torch (cpu, cu126, rocm6.4, auto, ...: uv's torch backends)
+PYTHON ?= python3
+UV_VERSION := 0.13.9
+LOGS ?= logs
+
+ifeq ($(OS),Windows_NT)
+BIN := .venv/Scripts
+else
+BIN := .venv/bin
+endif
+
+# The lock's hashes belong to the default builds of torch. Another backend keeps the lock's versions, without their hashes.
+UV_INSTALL = $(BIN)/python -m uv pip install --python $(BIN)/python --compile-bytecode
+ifdef TORCH_BACKEND
+LOCKED = $(UV_INSTALL) --torch-backend $(TORCH_BACKEND) --no-verify-hashes --constraint requirements.lock ".[dev]"
+else
+LOCKED = $(UV_INSTALL) --require-hashes -r requirements.lock
+endif
+
+.DEFAULT_GOAL := help
+.PHONY: help train test lint dashboard lock clean
+
+help:  ## this list
+	@$(PYTHON) -c "import re; [print(f'make {t:<10} {d}') for t, d in re.findall(r'^(\w+):.*?## (.*)', open('Makefile').read(), re.M)]"
+
+train: .venv/ready  ## train; ARGS="data=mnist optimizer=adam" passes overrides on
+	$(BIN)/blitz-train $(ARGS)
+
+test: lint  ## lint, types and the whole test suite; ARGS="-k digits" selects
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: .venv/ready  ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+dashboard: .venv/ready  ## TensorBoard on logs/
+	$(BIN)/tensorboard --logdir $(LOGS)
+
+lock: .venv/ready  ## pin anew what pyproject.toml asks for
+	$(BIN)/python -m uv pip compile pyproject.toml --extra dev --universal --generate-hashes --python-version 3.11 --no-header --upgrade -o requirements.lock
+
+clean:  ## remove .venv and caches; never data/ or logs/
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache
+
+.venv/ready: requirements.lock pyproject.toml Makefile
+	@$(PYTHON) -c "import sys; sys.version_info >= (3, 11) or sys.exit('blitz needs Python >= 3.11, $(PYTHON) is ' + sys.version.split()[0] + '; try: make PYTHON=python3.12')"
+	$(PYTHON) -m venv --clear .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
+	$(LOCKED)
+	$(UV_INSTALL) --no-deps --no-build-isolation --editable .
+	@$(PYTHON) -c "open('.venv/ready', 'w').close()"

@@ -1,0 +1,1 @@
+"""The PyTorch 60 Minute Blitz, grown into a research template."""
