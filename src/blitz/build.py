@@ -1,0 +1,203 @@
+"""From a config to what it describes: the data, the task, the trainer."""
+
+import difflib
+import inspect
+import random
+import types
+import typing
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal
+
+import torch
+from hydra.utils import get_object, instantiate
+from lightning import Callback, Trainer
+from lightning.pytorch.accelerators import AcceleratorRegistry
+from lightning.pytorch.loggers import Logger
+from omegaconf import DictConfig, OmegaConf
+from torch import nn
+
+from blitz.callback._run_config import RunConfig
+from blitz.config import leaves
+from blitz.data._datamodule import ImageDataModule
+from blitz.data._transforms import Transform
+from blitz.task.classify import TOTAL_STEPS, Classify
+
+NOT_HPARAMS = (
+    "run_dir",
+    "optimized_metric",
+    "callback",
+    "logger",
+    "trainer.default_root_dir",
+    "data.root",
+    "data.classes",
+)
+
+
+def plain(cfg: DictConfig) -> dict[str, Any]:
+    """The config resolved, in plain containers: what is saved in a run's folder and in its checkpoints."""
+    config = OmegaConf.to_container(cfg, resolve=True)
+    assert isinstance(config, dict)
+    return typing.cast("dict[str, Any]", config)
+
+
+def draw_seed() -> int:
+    return random.SystemRandom().randrange(2**32)
+
+
+def check(config: dict[str, Any]) -> None:
+    """Refuse an argument that a ``_target_`` does not take, by name or by type.
+
+    Raises:
+        ValueError: names the key, and what is taken.
+    """
+    for where, node in _targets(config):
+        target = node["_target_"]
+        try:
+            arguments = _arguments(get_object(target))
+        except Exception as error:
+            raise ValueError(_missing(where, target, error)) from error
+        open_ended = any(p.kind is p.VAR_KEYWORD for p in arguments.values())
+        for key, value in node.items():
+            if key.startswith("_"):
+                continue
+            if key in arguments:
+                _check_type(f"{where}.{key}", value, arguments[key].annotation)
+            elif not open_ended:
+                near = difflib.get_close_matches(key, arguments, 1)
+                choices = (
+                    f"did you mean {near[0]}?" if near else f"it takes {', '.join(k for k in arguments if k != 'self')}"
+                )
+                raise ValueError(f"{where}.{key}: {target} takes no {key}; {choices}")
+
+
+def data(cfg: DictConfig) -> ImageDataModule:
+    module: ImageDataModule = instantiate(cfg.data, _convert_="all")
+    return module
+
+
+def task(cfg: DictConfig) -> Classify:
+    """The task around its network.
+
+    Raises:
+        ValueError: the network cannot take the data's images, or does not answer with one logit a class.
+    """
+    net = instantiate(cfg.model, _convert_="all")
+    check_fit(net, cfg)
+    optimizer, schedule = (instantiate(node, _convert_="all") or None for node in (cfg.optimizer, cfg.schedule))
+    make = instantiate(cfg.task, _partial_=True, _convert_="all")
+    module: Classify = make(
+        net=net, optimizer=optimizer, schedule=schedule, classes=list(cfg.data.classes), transform=transform(cfg.data)
+    )
+    return module
+
+
+def transform(data: Any) -> Transform:
+    return Transform(data["channels"], data["image_size"], data["fit"], list(data["mean"]), list(data["std"]))
+
+
+def check_fit(net: nn.Module, cfg: DictConfig) -> None:
+    """Send two black images through, so that a misfit is told in the data's words and not as a matrix product."""
+    channels, size, classes = cfg.data.channels, cfg.data.image_size, cfg.data.num_classes
+    first = next((layer for layer in net.modules() if isinstance(layer, nn.Conv2d)), None)
+    name = cfg.model["_target_"].rpartition(".")[2]
+    if first is not None and first.in_channels != channels:
+        raise ValueError(
+            f"{name} takes images of {first.in_channels} channels, but the data has data.channels={channels}"
+        )
+    training = net.training
+    try:
+        with torch.no_grad():
+            shape = tuple(net.eval()(torch.zeros(2, channels, size, size)).shape)
+    except (RuntimeError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(
+            f"{name} cannot take the data's {channels}x{size}x{size} images (data.image_size={size}): {reason}"
+        ) from error
+    net.train(training)
+    if shape != (2, classes):
+        raise ValueError(f"{name} answers two images with {shape}, but {classes} classes need (2, {classes})")
+
+
+def trainer(cfg: DictConfig) -> Trainer:
+    """Raises ValueError where the device asked for is not there."""
+    _check_device(cfg.trainer.accelerator)
+    callbacks: list[Callback] = [instantiate(node) for node in cfg.callback.values() if node is not None]
+    loggers: list[Logger] = [instantiate(node) for node in cfg.logger.values() if node is not None]
+    config = plain(cfg)
+    make = instantiate(cfg.trainer, _partial_=True, _convert_="all")
+    built: Trainer = make(callbacks=[*callbacks, RunConfig(config, hparams(config))], logger=loggers)
+    return built
+
+
+def hparams(config: dict[str, Any]) -> dict[str, Any]:
+    """Dotted key to plain value of all that may tell two runs apart."""
+    return {
+        key: value if isinstance(value, bool | int | float | str) else str(value)
+        for key, value in leaves(config)
+        if not key.startswith(NOT_HPARAMS) and not key.endswith(("_partial_", "_convert_"))
+    }
+
+
+def _check_device(accelerator: str) -> None:
+    there = [name for name in ("cpu", "cuda", "mps") if AcceleratorRegistry[name]["accelerator"].is_available()]
+    if accelerator not in ("auto", *there):
+        device = "gpu" if accelerator == "cuda" else accelerator
+        raise ValueError(
+            f"device={device}: this machine has no {accelerator} device that torch {torch.__version__} can use; "
+            f"there is {', '.join(there)}"
+        )
+
+
+def _targets(node: Any, path: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
+    if isinstance(node, dict):
+        if "_target_" in node:
+            yield path, node
+        for key, value in node.items():
+            yield from _targets(value, f"{path}.{key}" if path else str(key))
+    elif isinstance(node, list):
+        for index, value in enumerate(node):
+            yield from _targets(value, f"{path}.{index}")
+
+
+def _arguments(target: Any) -> Mapping[str, inspect.Parameter]:
+    try:
+        return inspect.signature(target, eval_str=True).parameters
+    except NameError:  # an annotation of names imported for type checkers alone
+        return inspect.signature(target).parameters
+
+
+def _missing(where: str, target: str, error: Exception) -> str:
+    cause = error.__cause__ or error
+    extra = where.rpartition(".")[2]
+    if where in ("logger.wandb", "logger.mlflow"):
+        return f"logger={extra} needs the package {extra}: uv pip install -e '.[{extra}]'"
+    return f"{where}._target_: cannot import {target} ({' '.join(str(cause).split())})"
+
+
+def _check_type(where: str, value: Any, annotation: Any) -> None:
+    kinds = list(_kinds(annotation))
+    if value is None or value == TOTAL_STEPS or not kinds or any(_is(value, kind) for kind in kinds):
+        return
+    names = ", ".join(dict.fromkeys(repr(k) if isinstance(k, str | int) else k.__name__ for k in kinds))
+    raise ValueError(f"{where}={value} is not valid: it must be {'one of ' if len(kinds) > 1 else ''}{names}")
+
+
+def _kinds(annotation: Any) -> Iterator[Any]:
+    """The scalar types and literal values that an annotation allows; none where it allows more than these."""
+    if isinstance(annotation, types.UnionType) or typing.get_origin(annotation) is typing.Union:
+        parts = [list(_kinds(part)) for part in typing.get_args(annotation) if part is not types.NoneType]
+        if all(parts):
+            for part in parts:
+                yield from part
+    elif typing.get_origin(annotation) is Literal:
+        yield from typing.get_args(annotation)
+    elif annotation in (int, float, bool, str):
+        yield annotation
+
+
+def _is(value: Any, kind: Any) -> bool:
+    if kind is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    if kind is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    return isinstance(value, kind) if isinstance(kind, type) else type(value) is type(kind) and value == kind

@@ -1,0 +1,111 @@
+"""What a config may be, checked before torch is imported: a wrong word is answered in under a second."""
+
+import hashlib
+import math
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import MISSING, DictConfig, OmegaConf
+
+PROJECT = Path(__file__).resolve().parents[2]
+
+
+@dataclass
+class TrainConfig:
+    """The top level of ``configs/train.yaml``; the groups' own keys are checked against what they configure."""
+
+    seed: int | None = None
+    run_dir: str = MISSING
+    optimized_metric: str | None = None
+    data: dict[str, Any] = field(default_factory=dict)
+    model: dict[str, Any] = field(default_factory=dict)
+    task: dict[str, Any] = field(default_factory=dict)
+    optimizer: dict[str, Any] = field(default_factory=dict)
+    schedule: dict[str, Any] = field(default_factory=dict)
+    trainer: dict[str, Any] = field(default_factory=dict)
+    device: dict[str, Any] = field(default_factory=dict)
+    callback: dict[str, Any] = field(default_factory=dict)
+    logger: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class EvalConfig:
+    """The top level of ``configs/eval.yaml``."""
+
+    run: str | None = None
+    checkpoint: str | None = None
+    data_root: str | None = None
+    output_dir: str = MISSING
+    device: dict[str, Any] = field(default_factory=dict)
+
+
+def register() -> None:
+    """Make the typed top levels and the resolvers of ``configs/`` known to Hydra."""
+    store = ConfigStore.instance()
+    store.store(name="train_schema", node=TrainConfig)
+    store.store(name="eval_schema", node=EvalConfig)
+    for name, resolver in _RESOLVERS.items():
+        OmegaConf.register_new_resolver(name, resolver, replace=True)
+
+
+def class_folders(root: str) -> list[str]:
+    """The classes of an image folder: the names of the folders in ``root/train``, in code-point order."""
+    train = Path(root).expanduser() / "train"
+    if not train.is_dir():
+        raise ValueError(
+            f"data.root={root}: no folder {train}; an image folder holds train/<class>/* and test/<class>/*"
+        )
+    names = sorted(entry.name for entry in train.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+    if not names:
+        raise ValueError(f"data.root={root}: {train} has no class folders; put images into {train}/<class>/")
+    return names
+
+
+def folder_name(overrides: str) -> str:
+    """Overrides as a folder's name: no character that a shell, Hydra's grammar or Windows minds, at most 150 bytes."""
+    name = re.sub(r"[^\w.+-]+", "-", overrides).strip("-.") or "defaults"
+    if len(name.encode()) > 150:
+        digest = hashlib.sha256(name.encode()).hexdigest()[:8]
+        name = f"{name.encode()[:140].decode(errors='ignore')}-{digest}"
+    return name
+
+
+_RESOLVERS = {"project": lambda: str(PROJECT), "len": len, "class_folders": class_folders, "folder_name": folder_name}
+
+
+def check(cfg: DictConfig) -> None:
+    """Refuse what is wrong whatever the groups' targets are. The targets' own arguments are ``build.check``'s."""
+    missing = sorted(OmegaConf.missing_keys(cfg))
+    if missing:
+        raise ValueError(f"{missing[0]} must be given: add {missing[0]}=VALUE")
+    for key, value in leaves(OmegaConf.to_container(cfg, resolve=True)):
+        if isinstance(value, float) and math.isnan(value):
+            raise ValueError(f"{key}=nan is not a number")
+    _number(cfg, "optimizer.lr", least=0)
+    _number(cfg, "data.batch_size", least=1, whole=True)
+    _number(cfg, "data.eval_batch_size", least=1, whole=True)
+    _number(cfg, "data.val_fraction", least=0, below=1)
+    _number(cfg, "seed", least=0, below=2**32, whole=True)
+
+
+def leaves(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Every ``(dotted key, value)`` below a tree of plain dicts and lists."""
+    if isinstance(node, dict | list):
+        for key, value in node.items() if isinstance(node, dict) else enumerate(node):
+            yield from leaves(value, f"{path}.{key}" if path else str(key))
+    else:
+        yield path, node
+
+
+def _number(cfg: DictConfig, key: str, least: float, below: float = math.inf, whole: bool = False) -> None:
+    value = OmegaConf.select(cfg, key)
+    if value is None:
+        return
+    kind = "a whole number" if whole else "a number"
+    valid = f"{kind} >= {least}" + (f" and < {below}" if below < math.inf else "")
+    if isinstance(value, bool) or not isinstance(value, int if whole else int | float) or not least <= value < below:
+        raise ValueError(f"{key}={value} is not valid: it must be {valid}")

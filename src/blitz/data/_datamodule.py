@@ -1,0 +1,129 @@
+"""What every data set shares: splits, checks and loaders. A data set itself is a subclass that reads its splits."""
+
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+import torch
+from lightning import LightningDataModule
+from torch import Tensor
+
+from blitz.data._loader import Augmentation, DeviceLoader, Split
+from blitz.data._transforms import FITS, MODES, stratified_split
+
+
+class ImageDataModule(LightningDataModule):
+    """Small images, whole in memory, on the device that trains.
+
+    A subclass gives ``read`` and, where there is something to download, ``prepare_data``.
+
+    Args:
+        root: the folder that holds the data set.
+        fit: how an image is brought to ``image_size``: ``crop``, ``resize`` or ``pad``.
+        mean: per channel, of values in [0, 1]; with ``std`` it normalises the batches.
+        val_fraction: the part of the training split held out for validation, class by class, unless the data set
+            brings a validation split of its own. The test split is the official one, untouched.
+        split_seed: draws the validation images; ``seed`` draws the training order and the augmentation.
+
+    Raises:
+        ValueError: an argument or the data cannot be used; one line that says which and what can.
+    """
+
+    def __init__(
+        self,
+        root: str,
+        classes: Sequence[str],
+        num_classes: int,
+        channels: int,
+        image_size: int,
+        fit: str,
+        mean: Sequence[float],
+        std: Sequence[float],
+        batch_size: int,
+        eval_batch_size: int = 500,
+        val_fraction: float = 0.1,
+        split_seed: int = 0,
+        seed: int = 0,
+        augment: Mapping[str, Augmentation] | None = None,
+    ) -> None:
+        super().__init__()
+        if channels not in MODES:
+            raise ValueError(f"data.channels={channels} is not valid: 1 is greyscale, 3 is RGB")
+        if fit not in FITS:
+            raise ValueError(f"data.fit={fit} is not valid; there are {', '.join(FITS)}")
+        for name, values in (("mean", mean), ("std", std)):
+            if len(values) != channels:
+                raise ValueError(f"data.{name}={list(values)} must have one value for each of {channels} channels")
+        self.root = root
+        self.classes = list(classes)
+        self.channels = channels
+        self.image_size = image_size
+        self.fit = fit
+        self.mean, self.std = list(mean), list(std)
+        self.batch_size = batch_size
+        self.eval_batch_size = eval_batch_size
+        self.val_fraction = val_fraction
+        self.split_seed = split_seed
+        self.seed = seed
+        self.augment = dict(augment or {})
+        self.splits: dict[str, Split] = {}
+
+    def read(self, name: Literal["train", "val", "test"]) -> Split | None:
+        """The official split of that name; for ``val`` None where the data set has none of its own."""
+        raise NotImplementedError
+
+    def setup(self, stage: str) -> None:
+        if stage in ("fit", "validate") and "train" not in self.splits:
+            train, val = self._read("train"), self.read("val")
+            if val is None and self.val_fraction:
+                kept, held_out = stratified_split(train.labels, self.val_fraction, self.split_seed)
+                train, val = (Split(train.images[rows], train.labels[rows]) for rows in (kept, held_out))
+            self.splits["train"] = train
+            if val is not None and len(val.labels):
+                self.splits["val"] = val
+            if self.batch_size > len(train.labels):
+                raise ValueError(
+                    f"data.batch_size={self.batch_size} is larger than the training data: {len(train.labels)} images"
+                )
+        if stage in ("test", "predict") and "test" not in self.splits:
+            self.splits["test"] = self._read("test")
+
+    def _read(self, name: Literal["train", "test"]) -> Split:
+        split = self.read(name)
+        assert split is not None
+        size = (self.channels, self.image_size, self.image_size)
+        if split.images.shape[1:] != size:
+            raise ValueError(
+                f"the data's images are {_times(split.images.shape[1:])}, "
+                f"but data.channels and data.image_size say {_times(size)}"
+            )
+        if int(split.labels.max()) >= len(self.classes):
+            raise ValueError(
+                f"the data has a label {int(split.labels.max())}, but data.classes names {len(self.classes)} classes"
+            )
+        return split
+
+    def train_dataloader(self) -> DeviceLoader:
+        return self._loader("train", self.batch_size, shuffle=True, seed=self.seed, augment=self.augment)
+
+    def val_dataloader(self) -> DeviceLoader | list[DeviceLoader]:
+        return self._loader("val", self.eval_batch_size) if "val" in self.splits else []
+
+    def test_dataloader(self) -> DeviceLoader:
+        return self._loader("test", self.eval_batch_size)
+
+    def predict_dataloader(self) -> DeviceLoader:
+        return self.test_dataloader()
+
+    def _loader(self, name: str, batch_size: int, **options: object) -> DeviceLoader:
+        device = self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
+        split = Split(*(tensor.to(device) for tensor in self.splits[name]))
+        mean, std = (_per_channel(values, device) for values in (self.mean, self.std))
+        return DeviceLoader(split, batch_size, mean, std, **options)  # type: ignore[arg-type]
+
+
+def _per_channel(values: Sequence[float], device: torch.device) -> Tensor:
+    return torch.tensor(values, device=device).reshape(-1, 1, 1)
+
+
+def _times(sizes: Sequence[int]) -> str:
+    return "x".join(str(size) for size in sizes)

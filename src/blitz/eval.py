@@ -1,0 +1,45 @@
+"""blitz-eval: the test figures of a trained model, from its checkpoint alone."""
+
+from pathlib import Path
+
+from omegaconf import DictConfig, OmegaConf
+
+from blitz import cli
+
+
+def evaluate(cfg: DictConfig) -> None:
+    """Test the model of ``cfg.run`` or ``cfg.checkpoint`` on the data and with the batch size of its run."""
+    if (cfg.run is None) == (cfg.checkpoint is None):
+        raise ValueError("name what to evaluate: run=DIR or checkpoint=FILE")
+
+    from blitz import build, report, runs
+
+    path = runs.checkpoint_file(cfg.run or cfg.checkpoint)
+    config = runs.read_checkpoint(path)["config"]
+    task = runs.load(path)
+    settings = OmegaConf.create(config)
+    settings.trainer |= {
+        "accelerator": cfg.device.accelerator,
+        "strategy": cfg.device.strategy,
+        "devices": cfg.device.devices,
+    }
+    settings.callback, settings.logger = {}, {}
+    if cfg.data_root:
+        settings.data.root = cfg.data_root
+    trainer = build.trainer(settings)
+    data = build.data(settings)
+    data.prepare_data()
+    data.setup("test")
+    output = Path(cfg.output_dir)
+    trainer.test(task, data, verbose=False)
+    result = runs.begin(output, build.plain(settings), [f"checkpoint={path}"])
+    runs.finish(result, trainer.callback_metrics, data.classes, task.counts["test"])
+    report.end(result, data.classes, task.counts["test"])
+
+
+def main() -> None:
+    cli.run(evaluate, "eval")
+
+
+if __name__ == "__main__":
+    main()

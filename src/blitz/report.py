@@ -1,0 +1,104 @@
+"""What the terminal shows of a run: what it is before it starts, and how good it was in the end."""
+
+import logging
+import os
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning import LightningModule, Trainer
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Column, Table
+from torch import Tensor
+
+from blitz.data._datamodule import ImageDataModule
+from blitz.runs import Run
+
+console = Console()
+
+# What Lightning says of itself, and of things that are as they should be here.
+for _name in ("lightning.pytorch", "lightning.fabric"):
+    logging.getLogger(_name).setLevel(logging.WARNING)
+for _message in (
+    "The number of training batches",
+    ".*isinstance.treespec, LeafSpec.*",
+    "Checkpoint directory .* exists",
+):
+    warnings.filterwarnings("ignore", _message)
+
+
+def short(path: Path) -> str:
+    """The path as one would type it from here."""
+    relative = os.path.relpath(path) if path.drive == Path.cwd().drive else str(path)
+    return str(path) if relative.startswith("..") else relative
+
+
+def per_class(classes: Sequence[str], counts: Tensor) -> Table:
+    """A table of ``counts``, int ``(classes, 2)``: images and correct ones. The best and the worst class are marked."""
+    table = Table(
+        "class",
+        *(Column(title, justify="right") for title in ("images", "correct", "accuracy")),
+        "",
+        box=box.SIMPLE_HEAD,
+    )
+    accuracy = [correct / count if count else None for count, correct in counts.tolist()]
+    known = [value for value in accuracy if value is not None]
+    for name, (count, correct), value in zip(classes, counts.tolist(), accuracy, strict=True):
+        mark = ""
+        if value is not None and max(known) > min(known):
+            mark = {max(known): "[green]best[/]", min(known): "[red]worst[/]"}.get(value, "")
+        table.add_row(escape(name), str(count), str(correct), percent(value), mark)
+    return table
+
+
+def percent(value: float | None) -> str:
+    return "n/a" if value is None else f"{value * 100:.2f} %"
+
+
+def facts(**lines: str) -> None:
+    """A word and what it is, a line each. Never wrapped or cut: paths are there to be copied."""
+    for word, text in lines.items():
+        console.print(f"{word.replace('_', ' '):<15}{escape(text)}", soft_wrap=True, highlight=False)
+
+
+def start(run: Path, config: Mapping[str, Any], task: LightningModule, data: ImageDataModule, trainer: Trainer) -> None:
+    """What is about to run, on what, and where it will be found."""
+    net = config["model"]["_target_"].rpartition(".")[2]
+    parameters = sum(parameter.numel() for parameter in task.parameters())
+    images = " + ".join(f"{len(split.labels):,} {name}" for name, split in data.splits.items())
+    size = f"{data.channels}×{data.image_size}×{data.image_size}"
+    device = trainer.strategy.root_device
+    where = f"{device.type}, {torch.get_num_threads()} threads" if device.type == "cpu" else str(device)
+    facts(
+        model=f"{net}, {parameters:,} parameters, on {where}",
+        data=f"{type(data).__name__}, {images} images of {size}, {len(data.classes)} classes",
+        run=f"{short(run)}, seed {config['seed']}",
+    )
+
+
+def end(run: Run, classes: Sequence[str], counts: Tensor) -> None:
+    """How good it was, by class, how to look closer, and last the run's folder."""
+    count, correct = counts.sum(0).tolist()
+    console.print(per_class(classes, counts), highlight=False)
+    facts(
+        test_accuracy=f"{percent(correct / count)}  ({correct:,} of {count:,})",
+        dashboard=f"tensorboard --logdir {short(run.path.parent)}",
+        run=short(run.path),
+    )
+
+
+def sweep(jobs: Sequence[Sequence[str]], folders: Sequence[Path]) -> None:
+    """The closing table of a sweep: what tells a job from the others, its test accuracy and its state."""
+    shared = set.intersection(*map(set, jobs)) if len(jobs) > 1 else set()
+    table = Table("job", Column("test accuracy", justify="right"), "state", box=box.SIMPLE_HEAD)
+    for overrides, folder in zip(jobs, folders, strict=True):
+        metrics = Run(folder).metrics
+        state = "[green]done[/]" if metrics else "[red]failed[/]"
+        name = " ".join(override for override in overrides if override not in shared)
+        table.add_row(escape(name), percent((metrics or {}).get("test/acc")), state)
+    console.print(table, highlight=False)
+    facts(dashboard=f"tensorboard --logdir {short(folders[0].parent)}", sweep=short(folders[0].parent))

@@ -1,0 +1,225 @@
+"""What a run's folder is: begin one, finish one, open one, and load its model without Hydra.
+
+============================  =================================================================
+config.yaml                   the composed config, every interpolation resolved, the seed drawn
+overrides.yaml                what the command line said
+environment.json              command, versions of the packages, machine, git commit
+git.diff                      what differed from that commit, where something did
+checkpoints/                  best.ckpt by the monitored metric, last.ckpt
+events.out.tfevents...        TensorBoard
+metrics.json, per_class.csv   the final figures: a run is finished when they are there
+error.txt                     the traceback of a run that failed
+============================  =================================================================
+"""
+
+import csv
+import importlib
+import json
+import math
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from torch import Tensor
+
+from blitz.config import PROJECT
+from blitz.data._transforms import Transform
+from blitz.task.classify import Classify
+
+PACKAGES = (
+    "torch",
+    "torchvision",
+    "lightning",
+    "hydra-core",
+    "omegaconf",
+    "torchmetrics",
+    "tensorboard",
+    "numpy",
+    "blitz",
+)
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run's folder, as it stands."""
+
+    path: Path
+
+    @property
+    def config(self) -> dict[str, Any]:
+        return dict(yaml.safe_load((self.path / "config.yaml").read_text(encoding="utf-8")))
+
+    @property
+    def metrics(self) -> dict[str, float | None] | None:
+        """The final figures under their logged names, None for a class without images; no dict before the end."""
+        file = self.path / "metrics.json"
+        return json.loads(file.read_text(encoding="utf-8")) if file.exists() else None
+
+    def checkpoint(self) -> Path | None:
+        """The checkpoint that stands for the run: the best by the monitored metric, or the last where none is."""
+        found = (self.path / "checkpoints" / name for name in ("best.ckpt", "last.ckpt"))
+        return next((path for path in found if path.exists()), None)
+
+
+def begin(path: Path, config: Mapping[str, Any], overrides: Sequence[str]) -> Run:
+    """Claim a folder and write down what is about to run.
+
+    Raises:
+        ValueError: the folder holds a run already.
+    """
+    path.mkdir(parents=True, exist_ok=True)
+    try:
+        with (path / "config.yaml").open("x", encoding="utf-8") as file:
+            yaml.safe_dump(dict(config), file, sort_keys=False, allow_unicode=True)
+    except FileExistsError:
+        raise ValueError(
+            f"{path} holds a run already, and runs are never overwritten: choose another hydra.run.dir"
+        ) from None
+    (path / "overrides.yaml").write_text(yaml.safe_dump(list(overrides), allow_unicode=True), encoding="utf-8")
+    _write_json(path / "environment.json", _environment())
+    diff = _git("diff", "HEAD", "--binary")
+    if diff:
+        (path / "git.diff").write_text(diff + "\n", encoding="utf-8")
+    return Run(path)
+
+
+def finish(run: Run, metrics: Mapping[str, Tensor], classes: Sequence[str], counts: Tensor) -> None:
+    """Write the final figures; ``counts``, int ``(classes, 2)``, are each class's test images and the correct ones."""
+    figures = {key: float(value) for key, value in metrics.items()}
+    figures |= {
+            f"test/acc/{name}": math.nan for name, (count, _) in zip(classes, counts.tolist(), strict=True) if not count
+        }
+        with (run.path / "per_class.csv").open("w", newline="", encoding="utf-8") as file:
+        rows = csv.writer(file)
+        rows.writerow(["class", "count", "correct", "accuracy"])
+        for name, (count, correct) in zip(classes, counts.tolist(), strict=True):
+            rows.writerow([name, count, correct, correct / count if count else "n/a"])
+    _write_json(
+        run.path / "metrics.json", {key: None if math.isnan(value) else value for key, value in sorted(figures.items())}
+    )
+
+
+def optimized(metrics: Mapping[str, Tensor], name: str | None) -> float | None:
+    """The metric that a sweeper optimizes.
+
+    Raises:
+        ValueError: the run did not log it.
+    """
+    if name is None:
+        return None
+    if name not in metrics:
+        raise ValueError(f"optimized_metric={name} was not logged; there are {', '.join(sorted(metrics))}")
+    return float(metrics[name])
+
+
+def load(run_or_checkpoint: str | Path, map_location: str | torch.device = "cpu") -> Classify:
+    """The trained task, in eval mode: ``task.classes[task(task.transform(image)).argmax(1)]``.
+
+    It is rebuilt from the checkpoint alone, without Hydra. Load only what you trust: it names the class to make.
+
+    Raises:
+        ValueError: there is no checkpoint, the file is not one of blitz's, or its weights do not fit its network.
+    """
+    path = checkpoint_file(run_or_checkpoint)
+    checkpoint = read_checkpoint(path, map_location)
+    config = checkpoint["config"]
+    data = config["data"]
+    transform = Transform(data["channels"], data["image_size"], data["fit"], data["mean"], data["std"])
+    task = _locate(config["task"]["_target_"])(
+        net=_make(config["model"]),
+        classes=data["classes"],
+        transform=transform,
+        **{key: value for key, value in config["task"].items() if not key.startswith("_")},
+    )
+    assert isinstance(task, Classify)
+    try:
+        task.load_state_dict(checkpoint["state_dict"])
+    except RuntimeError as error:
+        raise ValueError(
+            f"{path}: its weights do not fit {config['model']['_target_']} ({' '.join(str(error).split())[:200]})"
+        ) from error
+    return task.to(map_location).eval()
+
+
+def checkpoint_file(run_or_checkpoint: str | Path) -> Path:
+    """The checkpoint that a run's folder or a file's name stands for."""
+    path = Path(run_or_checkpoint).expanduser()
+    if path.is_dir():
+        best = Run(path).checkpoint()
+        if best is None:
+            raise ValueError(f"{path}: no checkpoints/best.ckpt or last.ckpt in it; is it a run's folder?")
+        return best
+    if not path.exists():
+        raise ValueError(f"{path}: no such run or checkpoint")
+    return path
+
+
+def read_checkpoint(path: Path, map_location: str | torch.device = "cpu") -> dict[str, Any]:
+    try:
+        checkpoint = torch.load(path, map_location=map_location, weights_only=True)
+        if {"state_dict", "config"} <= checkpoint.keys():
+            return dict(checkpoint)
+    except Exception as error:
+        raise ValueError(f"{path}: not a checkpoint, or a damaged one ({type(error).__name__})") from error
+    raise ValueError(f"{path}: not a checkpoint of blitz: it holds no config beside its weights")
+
+
+def _make(spec: Any) -> Any:
+    """What Hydra's ``instantiate`` makes of a model's config."""
+    if isinstance(spec, list):
+        return [_make(item) for item in spec]
+    if not isinstance(spec, dict):
+        return spec
+    arguments = {key: _make(value) for key, value in spec.items() if not key.startswith("_")}
+    if "_target_" not in spec:
+        return arguments
+    target = _locate(spec["_target_"])
+    positional = _make(spec.get("_args_", []))
+    if spec.get("_partial_"):
+        return partial(target, *positional, **arguments)
+    return target(*positional, **arguments)
+
+
+def _locate(name: str) -> Any:
+    module, _, attribute = name.rpartition(".")
+    return getattr(importlib.import_module(module), attribute)
+
+
+def _environment() -> dict[str, Any]:
+    return {
+        "command": sys.argv,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cpus": os.cpu_count(),
+        "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
+        "packages": {name: metadata.version(name) for name in PACKAGES},
+        "git_commit": _git("rev-parse", "HEAD"),
+        "git_status": (_git("status", "--porcelain") or "").splitlines(),
+    }
+
+
+def _git(*arguments: str) -> str | None:
+    """What git says of the project, or None where there is no git or no repository."""
+    try:
+        done = subprocess.run(
+            ["git", *arguments], cwd=PROJECT, capture_output=True, text=True, encoding="utf-8", timeout=30
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+def _write_json(path: Path, value: Any) -> None:
+    """Whole or not at all: a reader never sees half a file."""
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    temporary.replace(path)

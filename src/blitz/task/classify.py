@@ -1,0 +1,181 @@
+"""Image classification: one step for every stage, and accuracy by class."""
+
+import math
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from lightning import LightningModule
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import Tensor, nn
+from torchmetrics import MeanMetric, MetricCollection
+from torchmetrics.classification import MulticlassAccuracy, MulticlassStatScores
+
+TOTAL_STEPS = "total_steps"
+
+
+class Classify(LightningModule):
+    """Cross-entropy on one label of ``classes`` per image.
+
+    Logged: ``{train,val,test}/loss`` and ``/acc`` (micro: of all images, whatever their class) each epoch,
+    ``train/loss_step`` and ``train/acc_step`` every ``log_every_n_steps`` (means since the last), and
+    ``{val,test}/acc/<class>``, which an absent class does not have.
+
+    Args:
+        net: images ``(n, channels, size, size)`` to logits ``(n, len(classes))``.
+        optimizer: makes one from the parameters.
+        schedule: makes one from the optimizer, stepped after every optimizer step. An argument that it gives as
+            ``"total_steps"`` is replaced by the number of steps that the trainer will take.
+        transform: pictures to the batch that ``net`` takes; for whoever loads a checkpoint, not used in training.
+    """
+
+    def __init__(
+        self,
+        net: nn.Module,
+        optimizer: Callable[..., torch.optim.Optimizer] | None = None,
+        schedule: partial[Any] | None = None,
+        classes: Sequence[str] = (),
+        label_smoothing: float = 0.0,
+        transform: Callable[..., Tensor] | None = None,
+    ) -> None:
+        super().__init__()
+        self.net = net
+        self.optimizer: Callable[..., torch.optim.Optimizer] | None = optimizer
+        self.schedule: partial[Any] | None = schedule
+        self.classes = list(classes)
+        self.label_smoothing = label_smoothing
+        self.transform = transform
+        measures = MetricCollection(
+            {
+                "acc": MulticlassAccuracy(len(self.classes), average="micro", validate_args=False),
+                "by_class": MulticlassStatScores(len(self.classes), average=None, validate_args=False),
+                "loss": MeanMetric(nan_strategy="disable"),
+            },
+            compute_groups=False,
+        )
+        self.measures = nn.ModuleDict({stage: measures.clone() for stage in ("val", "test")})
+        self.running = _Running()
+        self.counts: dict[str, Tensor] = {}
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.net(images)  # type: ignore[no-any-return]
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        return self._step("train", batch)
+
+    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        return self._step("val", batch)
+
+    def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        return self._step("test", batch)
+
+    def predict_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        """Class probabilities ``(n, len(classes))``."""
+        return self.net(batch[0]).softmax(1)  # type: ignore[no-any-return]
+
+    def _step(self, stage: str, batch: tuple[Tensor, Tensor]) -> Tensor:
+        images, labels = batch
+        logits = self.net(images)
+        loss = F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
+        if stage == "train":
+            self.running.update(loss, logits, labels, self.lr)
+        else:
+            self.measures[stage].update(preds=logits, target=labels, value=loss, weight=len(labels))
+        return loss
+
+    @property
+    def lr(self) -> float:
+        """The learning rate of the first parameter group, now."""
+        return float(self.trainer.optimizers[0].param_groups[0]["lr"])
+
+    def on_train_epoch_start(self) -> None:
+        self.running = _Running()
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
+        if every and self.global_step % every == 0 and not self.trainer.fit_loop._should_accumulate():
+            loss, acc = self.running.look(self.global_step)
+            self.log_dict(
+                {"train/loss_step": loss, "train/acc_step": acc}, on_step=True, on_epoch=False, sync_dist=True
+            )
+
+    def on_validation_epoch_start(self) -> None:
+        if self.trainer.training or self.trainer.validating:
+            self.running.look(
+                self.global_step
+            )  # a loss that is not finite stops the run before a checkpoint is written
+
+    def on_train_epoch_end(self) -> None:
+        self.running.look(self.global_step)
+        loss, acc = self.running.epoch()
+        self.log_dict({"train/loss": loss, "train/acc": acc}, sync_dist=True)
+
+    def on_validation_epoch_end(self) -> None:
+        self._report("val")
+
+    def on_test_epoch_end(self) -> None:
+        self._report("test")
+
+    def _report(self, stage: str) -> None:
+        values = self.measures[stage].compute()
+        self.measures[stage].reset()
+        correct, count = values["by_class"][:, 0], values["by_class"][:, 4]
+        self.counts[stage] = torch.stack([count, correct], 1).cpu()
+        by_class = {
+            f"{stage}/acc/{name}": right / total
+            for name, (total, right) in zip(self.classes, self.counts[stage].tolist(), strict=True)
+            if total
+        }
+        self.log_dict({f"{stage}/loss": values["loss"], f"{stage}/acc": values["acc"], **by_class})
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        assert self.optimizer is not None
+        optimizer = self.optimizer(self.parameters())
+        if self.schedule is None:
+            return optimizer
+        total = self.trainer.estimated_stepping_batches
+        given = {key: int(total) for key, value in self.schedule.keywords.items() if value == TOTAL_STEPS}
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": self.schedule(optimizer, **given), "interval": "step"},
+        }
+
+
+class _Running:
+    """Losses and hits of the training steps, kept on the device until somebody looks: a step never waits for them."""
+
+    def __init__(self) -> None:
+        self._steps: list[tuple[Tensor, Tensor, int, float]] = []
+        self._loss = self._hits = self._count = 0.0
+
+    def update(self, loss: Tensor, logits: Tensor, labels: Tensor, lr: float) -> None:
+        hits = (logits.detach().argmax(1) == labels).sum()
+        self._steps.append((loss.detach(), hits, len(labels), lr))
+
+    def look(self, step: int) -> tuple[float, float]:
+        """Mean loss and accuracy of the images since the last look.
+
+        Raises:
+            FloatingPointError: a loss was not finite.
+        """
+        if not self._steps:
+            return math.nan, math.nan
+        losses, hits, counts, lrs = zip(*self._steps, strict=True)
+        self._steps = []
+        values = torch.stack(losses).float().cpu().double()
+        for index in (~values.isfinite()).nonzero().flatten().tolist()[:1]:
+            at = step - len(lrs) + index + 1
+            raise FloatingPointError(
+                f"the loss is {values[index]:g} at step {at}, with lr {lrs[index]:g}: try a lower optimizer.lr"
+            )
+        count = sum(counts)
+        loss = float(values @ torch.tensor(counts, dtype=torch.float64))
+        hit = int(torch.stack(hits).sum())
+        self._loss, self._hits, self._count = self._loss + loss, self._hits + hit, self._count + count
+        return loss / count, hit / count
+
+    def epoch(self) -> tuple[float, float]:
+        """Mean loss and accuracy of all images looked at."""
+        return self._loss / self._count, self._hits / self._count

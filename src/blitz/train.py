@@ -1,0 +1,46 @@
+"""blitz-train: compose, train, test, and write down how it went."""
+
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from blitz import cli
+
+
+def train(cfg: DictConfig) -> float | None:
+    """One run, in ``cfg.run_dir``; returns the final value of ``cfg.optimized_metric``."""
+    # Imported here, so that --help, tab completion and a wrong word on the command line do not wait for torch.
+    from hydra.core.hydra_config import HydraConfig
+    from lightning import seed_everything
+
+    from blitz import build, report, runs
+
+    if cfg.seed is None:
+        cfg.seed = build.draw_seed()
+    config = build.plain(cfg)
+    build.check(config)
+    seed_everything(cfg.seed, verbose=False)
+    trainer = build.trainer(cfg)
+    task = build.task(cfg)
+    data = build.data(cfg)
+    data.prepare_data()
+    data.setup("fit")
+    data.setup("test")
+
+    run = runs.begin(Path(cfg.run_dir), config, HydraConfig.get().overrides.task)
+    report.start(run.path, cfg, task, data, trainer)
+    trainer.fit(task, data)
+    metrics = dict(trainer.callback_metrics)
+    trainer.test(task, data, ckpt_path=run.checkpoint(), verbose=False)
+    metrics |= trainer.callback_metrics
+    runs.finish(run, metrics, data.classes, task.counts["test"])
+    report.end(run, data.classes, task.counts["test"])
+    return runs.optimized(metrics, cfg.optimized_metric)
+
+
+def main() -> None:
+    cli.run(train, "train")
+
+
+if __name__ == "__main__":
+    main()
