@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
 import torch
+from hydra.errors import InstantiationException
 from hydra.utils import get_object, instantiate
 from lightning import Callback, Trainer
 from lightning.pytorch.accelerators import AcceleratorRegistry
@@ -55,7 +56,8 @@ def check(config: dict[str, Any]) -> None:
         try:
             arguments = _arguments(get_object(target))
         except Exception as error:
-            raise ValueError(_missing(where, target, error)) from error
+            reason = " ".join(str(error.__cause__ or error).split())
+            raise ValueError(f"{where}._target_: cannot import {target} ({reason})") from error
         open_ended = any(p.kind is p.VAR_KEYWORD for p in arguments.values())
         for key, value in node.items():
             if key.startswith("_"):
@@ -122,11 +124,39 @@ def trainer(cfg: DictConfig) -> Trainer:
     """Raises ValueError where the device asked for is not there."""
     _check_device(cfg.trainer.accelerator)
     callbacks: list[Callback] = [instantiate(node) for node in cfg.callback.values() if node is not None]
-    loggers: list[Logger] = [instantiate(node) for node in cfg.logger.values() if node is not None]
+    loggers = [_logger(name, node) for name, node in cfg.logger.items() if node is not None]
     config = plain(cfg)
     make = instantiate(cfg.trainer, _partial_=True, _convert_="all")
     built: Trainer = make(callbacks=[*callbacks, RunConfig(config, hparams(config))], logger=loggers)
     return built
+
+
+def _logger(name: str, node: DictConfig) -> Logger:
+    try:
+        logger: Logger = instantiate(node)
+    except InstantiationException as error:
+        if isinstance(error.__cause__, ModuleNotFoundError):
+            raise ValueError(
+                f"logger={name} needs a package that is not installed: uv pip install -e '.[{name}]'"
+            ) from error
+        raise
+    return logger
+
+
+def check_metrics(cfg: DictConfig, task: Classify, data: ImageDataModule) -> None:
+    """Refuse, before the first epoch and not after the last, a metric that will not be logged."""
+    stages = ("train", "val", "test") if "val" in data.splits else ("train", "test")
+    logged = [metric for stage in stages for metric in task.metrics(stage)]
+    wanted = {"optimized_metric": cfg.optimized_metric}
+    for name, node in cfg.callback.items():
+        wanted[f"callback.{name}.monitor"] = (node or {}).get("monitor")
+    for key, metric in wanted.items():
+        if metric is not None and metric not in logged:
+            near = difflib.get_close_matches(metric, logged, 1)
+            choices = (
+                f"did you mean {near[0]}?" if near else f"there are {', '.join(m for m in logged if m.count('/') == 1)}"
+            )
+            raise ValueError(f"{key}={metric} will not be logged; {choices}")
 
 
 def hparams(config: dict[str, Any]) -> dict[str, Any]:
@@ -166,20 +196,13 @@ def _arguments(target: Any) -> Mapping[str, inspect.Parameter]:
         return inspect.signature(target).parameters
 
 
-def _missing(where: str, target: str, error: Exception) -> str:
-    cause = error.__cause__ or error
-    extra = where.rpartition(".")[2]
-    if where in ("logger.wandb", "logger.mlflow"):
-        return f"logger={extra} needs the package {extra}: uv pip install -e '.[{extra}]'"
-    return f"{where}._target_: cannot import {target} ({' '.join(str(cause).split())})"
-
-
 def _check_type(where: str, value: Any, annotation: Any) -> None:
     kinds = list(_kinds(annotation))
     if value is None or value == TOTAL_STEPS or not kinds or any(_is(value, kind) for kind in kinds):
         return
-    names = ", ".join(dict.fromkeys(repr(k) if isinstance(k, str | int) else k.__name__ for k in kinds))
-    raise ValueError(f"{where}={value} is not valid: it must be {'one of ' if len(kinds) > 1 else ''}{names}")
+    words = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
+    choices = dict.fromkeys(words[kind] if isinstance(kind, type) else str(kind) for kind in kinds)
+    raise ValueError(f"{where}={value} is not valid: it must be {', '.join(choices)}")
 
 
 def _kinds(annotation: Any) -> Iterator[Any]:

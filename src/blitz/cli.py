@@ -32,7 +32,9 @@ def run(task: Callable[[DictConfig], Any], config_name: str) -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then hands the exception to us rather than printing it
     failures: list[BaseException] = []
     try:
-        hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name=config_name)(_job(task, failures))()
+        hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name=config_name)(
+            _job(task, config_name, failures)
+        )()
         if failures:
             raise failures[0]
     except KeyboardInterrupt:
@@ -46,7 +48,9 @@ def run(task: Callable[[DictConfig], Any], config_name: str) -> None:
             os.environ.pop("HYDRA_FULL_ERROR", None)
 
 
-def _job(task: Callable[[DictConfig], Any], failures: list[BaseException]) -> Callable[[DictConfig], Any]:
+def _job(
+    task: Callable[[DictConfig], Any], config_name: str, failures: list[BaseException]
+) -> Callable[[DictConfig], Any]:
     """One job: check the config, run the task. A failure leaves a record where a run has begun, nothing otherwise."""
 
     def job(cfg: DictConfig) -> Any:
@@ -62,8 +66,8 @@ def _job(task: Callable[[DictConfig], Any], failures: list[BaseException]) -> Ca
             else:
                 folder.rmdir()
             if multirun:
-                message = explain(error, config.job.config_name, [])
-                print(f"failed: {folder.name}: {message}", file=sys.stderr, flush=True)
+                name = " ".join(config.overrides.task)
+                print(f"failed: {name}: {explain(error, config_name, [])}", file=sys.stderr, flush=True)
             if multirun or not isinstance(error, Exception):
                 raise
             failures.append(error)  # raised again by run(): from here Hydra would announce it in a line of its own
@@ -75,7 +79,7 @@ def explain(error: BaseException, config_name: str, argv: list[str]) -> str:
     """What went wrong, in one line: the bad value and the choices, or, of a bug, where it happened."""
     for cause in _chain(error):
         if isinstance(cause, ValueError | FloatingPointError) and _raised_by_us(cause):
-            return str(cause)
+            return " ".join(str(cause).split())
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         group, _, choice = str(error.missing_cfg_file).rpartition("/")
         options = [option for option in error.options or () if not option.startswith("_")]
@@ -86,7 +90,8 @@ def explain(error: BaseException, config_name: str, argv: list[str]) -> str:
     if override and isinstance(error, ConfigCompositionException):
         return _explain_override(override[1], error, config_name, argv)
     if isinstance(error, HydraException | OmegaConfBaseException):
-        return " ".join(" ".join(str(cause).split()) for cause in (error, error.__cause__) if cause)
+        words = (str(cause).partition("\n")[0] for cause in (error, error.__cause__) if cause)
+        return ": ".join(dict.fromkeys(words)).removeprefix("Error merging override ")
     if isinstance(error, OSError) and error.filename:
         return f"{error.strerror}: {error.filename}"
     return (
@@ -140,7 +145,8 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 def _raised_by_us(error: BaseException) -> bool:
     """Whether the project's own code raised it: its ValueErrors are written for the user."""
     frames = traceback.extract_tb(error.__traceback__)
-    return bool(frames) and frames[-1].filename.startswith(str(PROJECT / "src"))
+    foreign = isinstance(error, OmegaConfBaseException)  # carries the traceback of the error that it stands for
+    return bool(frames) and not foreign and frames[-1].filename.startswith(str(PROJECT / "src"))
 
 
 def _origin(error: BaseException) -> str:

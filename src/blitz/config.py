@@ -3,7 +3,7 @@
 import hashlib
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -74,7 +74,12 @@ def folder_name(overrides: str) -> str:
     return name
 
 
-_RESOLVERS = {"project": lambda: str(PROJECT), "len": len, "class_folders": class_folders, "folder_name": folder_name}
+_RESOLVERS: dict[str, Callable[..., Any]] = {
+    "project": lambda: str(PROJECT),
+    "len": len,
+    "class_folders": class_folders,
+    "folder_name": folder_name,
+}
 
 
 def check(cfg: DictConfig) -> None:

@@ -15,7 +15,6 @@ error.txt                     the traceback of a run that failed
 import csv
 import importlib
 import json
-import math
 import os
 import platform
 import subprocess
@@ -94,31 +93,14 @@ def begin(path: Path, config: Mapping[str, Any], overrides: Sequence[str]) -> Ru
 
 def finish(run: Run, metrics: Mapping[str, Tensor], classes: Sequence[str], counts: Tensor) -> None:
     """Write the final figures; ``counts``, int ``(classes, 2)``, are each class's test images and the correct ones."""
-    figures = {key: float(value) for key, value in metrics.items()}
-    figures |= {
-            f"test/acc/{name}": math.nan for name, (count, _) in zip(classes, counts.tolist(), strict=True) if not count
-        }
-        with (run.path / "per_class.csv").open("w", newline="", encoding="utf-8") as file:
-        rows = csv.writer(file)
-        rows.writerow(["class", "count", "correct", "accuracy"])
-        for name, (count, correct) in zip(classes, counts.tolist(), strict=True):
-            rows.writerow([name, count, correct, correct / count if count else "n/a"])
-    _write_json(
-        run.path / "metrics.json", {key: None if math.isnan(value) else value for key, value in sorted(figures.items())}
-    )
-
-
-def optimized(metrics: Mapping[str, Tensor], name: str | None) -> float | None:
-    """The metric that a sweeper optimizes.
-
-    Raises:
-        ValueError: the run did not log it.
-    """
-    if name is None:
-        return None
-    if name not in metrics:
-        raise ValueError(f"optimized_metric={name} was not logged; there are {', '.join(sorted(metrics))}")
-    return float(metrics[name])
+    rows = list(zip(classes, counts.tolist(), strict=True))
+    figures: dict[str, float | None] = {key: float(value) for key, value in metrics.items()}
+    figures |= {f"test/acc/{name}": None for name, (count, _) in rows if not count}
+    with (run.path / "per_class.csv").open("w", newline="", encoding="utf-8") as file:
+        table = csv.writer(file)
+        table.writerow(["class", "count", "correct", "accuracy"])
+        table.writerows([name, count, correct, correct / count if count else "n/a"] for name, (count, correct) in rows)
+    _write_json(run.path / "metrics.json", dict(sorted(figures.items())))
 
 
 def load(run_or_checkpoint: str | Path, map_location: str | torch.device = "cpu") -> Classify:

@@ -26,6 +26,7 @@ def train(cfg: DictConfig) -> float | None:
     data.prepare_data()
     data.setup("fit")
     data.setup("test")
+    build.check_metrics(cfg, task, data)
 
     run = runs.begin(Path(cfg.run_dir), config, HydraConfig.get().overrides.task)
     report.start(run.path, cfg, task, data, trainer)
@@ -35,7 +36,7 @@ def train(cfg: DictConfig) -> float | None:
     metrics |= trainer.callback_metrics
     runs.finish(run, metrics, data.classes, task.counts["test"])
     report.end(run, data.classes, task.counts["test"])
-    return runs.optimized(metrics, cfg.optimized_metric)
+    return None if cfg.optimized_metric is None else float(metrics[cfg.optimized_metric])
 
 
 def main() -> None:

@@ -60,7 +60,7 @@ def stratified_split(labels: Tensor, fraction: float, seed: int) -> tuple[Tensor
     """Ascending indices ``(rest, part)``: ``part`` holds ``fraction`` of each class (rounded), drawn by ``seed``."""
     generator = torch.Generator().manual_seed(seed)
     part = torch.zeros(len(labels), dtype=torch.bool)
-    for label in labels.unique():
+    for label in range(int(labels.max()) + 1):
         members = (labels == label).nonzero().flatten()
         order = torch.randperm(len(members), generator=generator)
         part[members[order[: round(fraction * len(members))]]] = True

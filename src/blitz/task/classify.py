@@ -1,7 +1,7 @@
 """Image classification: one step for every stage, and accuracy by class."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -55,12 +55,14 @@ class Classify(LightningModule):
             },
             compute_groups=False,
         )
-        self.measures = nn.ModuleDict({stage: measures.clone() for stage in ("val", "test")})
+        self.measures: Mapping[str, MetricCollection] = nn.ModuleDict(  # type: ignore[assignment]
+            {stage: measures.clone() for stage in ("val", "test")}
+        )
         self.running = _Running()
         self.counts: dict[str, Tensor] = {}
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.net(images)  # type: ignore[no-any-return]
+        return self.net(images)
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         return self._step("train", batch)
@@ -73,7 +75,7 @@ class Classify(LightningModule):
 
     def predict_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         """Class probabilities ``(n, len(classes))``."""
-        return self.net(batch[0]).softmax(1)  # type: ignore[no-any-return]
+        return self.net(batch[0]).softmax(1)
 
     def _step(self, stage: str, batch: tuple[Tensor, Tensor]) -> Tensor:
         images, labels = batch
@@ -89,6 +91,11 @@ class Classify(LightningModule):
     def lr(self) -> float:
         """The learning rate of the first parameter group, now."""
         return float(self.trainer.optimizers[0].param_groups[0]["lr"])
+
+    def metrics(self, stage: str) -> list[str]:
+        """The names of what a stage logs each epoch, if every class is in its data."""
+        by_class = [] if stage == "train" else [f"{stage}/acc/{name}" for name in self.classes]
+        return [f"{stage}/loss", f"{stage}/acc", *by_class]
 
     def on_train_epoch_start(self) -> None:
         self.running = _Running()
