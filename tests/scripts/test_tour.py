@@ -1,0 +1,255 @@
+"""Each lesson of the tour runs once; then its facts are checked, in what it computed and in what it printed."""
+
+import contextlib
+import io
+import re
+import runpy
+from pathlib import Path
+from types import SimpleNamespace
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+TOUR = Path(__file__).parents[2] / "scripts" / "tour"
+
+
+def run(lesson, directory):
+    """The lesson's variables, with what it printed among them."""
+    with contextlib.redirect_stdout(io.StringIO()) as stdout, contextlib.chdir(directory), torch.random.fork_rng():
+        variables = runpy.run_path(str(TOUR / lesson))
+    torch.set_printoptions(sci_mode=None)
+    return SimpleNamespace(**variables, printed=stdout.getvalue(), directory=directory)
+
+
+@pytest.fixture(scope="module")
+def tensors(tmp_path_factory):
+    return run("1_tensors.py", tmp_path_factory.mktemp("tour"))
+
+
+@pytest.fixture(scope="module")
+def autograd(tmp_path_factory):
+    return run("2_autograd.py", tmp_path_factory.mktemp("tour"))
+
+
+@pytest.fixture(scope="module")
+def networks(tmp_path_factory):
+    return run("3_neural_networks.py", tmp_path_factory.mktemp("tour"))
+
+
+@pytest.fixture(scope="module")
+def parallelism(tmp_path_factory):
+    return run("5_data_parallelism.py", tmp_path_factory.mktemp("tour"))
+
+
+def between(text, start, end):
+    return text.split(start, 1)[1].split(end, 1)[0]
+
+
+def numbers(text):
+    return [float(number) for number in re.findall(r"-?\d+\.\d+(?:e[+-]\d+)?", text)]
+
+
+# Lesson 1
+
+
+def test_install_check(tensors):
+    drawn = numbers(tensors.printed.split("CUDA")[0])
+    assert len(drawn) == 15
+    assert all(0 <= number < 1 for number in drawn)
+    assert f"CUDA is available: {torch.cuda.is_available()}\n" in tensors.printed
+    assert f"MPS is available: {torch.backends.mps.is_available()}\n" in tensors.printed
+
+
+def test_making_tensors(tensors):
+    assert len(between(tensors.printed, "empty: ", "rand: ").splitlines()) == 5
+    drawn = numbers(between(tensors.printed, "rand: ", "zeros: "))
+    assert len(drawn) == 15
+    assert all(0 <= number < 1 for number in drawn)
+    assert re.findall(r"\d\S?", between(tensors.printed, "zeros: ", "tensor: ")) == ["0,", "0,", "0]"] * 5
+    assert "tensor: tensor([5.5000, 3.0000])\n" in tensors.printed
+
+
+def test_making_tensors_in_the_image_of_another(tensors):
+    assert tensors.ones.dtype == torch.float64
+    assert torch.equal(tensors.ones, torch.ones(5, 3, dtype=torch.float64))
+    assert "[1., 1., 1.]], dtype=torch.float64)\nrandn_like: tensor([[" in tensors.printed
+    assert tensors.x.dtype == torch.float32
+
+
+def test_size_is_a_tuple(tensors):
+    assert isinstance(tensors.x.size(), tuple)
+    assert "torch.Size([5, 3])\n5 rows, 3 columns\n" in tensors.printed
+
+
+def test_four_ways_to_add(tensors):
+    x = np.array(numbers(between(tensors.printed, "randn_like: ", "torch.Size"))).reshape(5, 3)
+    for result in (tensors.by_operator, tensors.by_function, tensors.into_out, tensors.x):
+        np.testing.assert_allclose(result.numpy(), x + tensors.y.numpy(), atol=1e-4)
+    for name in ("x + y", "torch.add(x, y)", "out", "x"):
+        assert f"\n{name} = {tensors.by_operator}\n" in tensors.printed
+
+
+def test_indexing_and_views(tensors):
+    assert f"{tensors.x[:, 0]}\ntorch.Size([4, 4]) torch.Size([16]) torch.Size([2, 8])\n" in tensors.printed
+    assert tensors.square.data_ptr() == tensors.flat.data_ptr() == tensors.wide.data_ptr()
+
+
+def test_item_is_a_python_number(tensors):
+    assert isinstance(tensors.single.item(), float)
+    assert f"{tensors.single}\n{tensors.single.item()}\n" in tensors.printed
+
+
+def test_numpy_shares_memory_both_ways(tensors):
+    there = "tensor([2., 2., 2., 2., 2.])\n[2. 2. 2. 2. 2.]\n"
+    back = "[2. 2. 2. 2. 2.]\ntensor([2., 2., 2., 2., 2.], dtype=torch.float64)\n"
+    assert there + back in tensors.printed
+
+
+def test_across_devices_and_dtypes(tensors):
+    assert tensors.total.device.type == tensors.device.type
+    assert tensors.single.device.type == "cpu"
+    assert tensors.printed.endswith(f"{tensors.total}\n{(tensors.single + 1).double()}\n")
+
+
+# Lesson 2
+
+
+def test_operations_are_recorded(autograd):
+    assert "[1., 1.]], requires_grad=True)\n" in autograd.printed
+    assert re.search(r"\[3., 3.\]\], grad_fn=<AddBackward0>\)\n<AddBackward0 object at \w+>\nNone\n", autograd.printed)
+    assert "z = tensor([[27., 27.],\n        [27., 27.]], grad_fn=<MulBackward0>)\n" in autograd.printed
+    assert "out = tensor(27., grad_fn=<MeanBackward0>)\n" in autograd.printed
+
+
+def test_requires_grad_in_place(autograd):
+    assert re.search(r"\nFalse\nTrue\n<SumBackward0 object at \w+>\n", autograd.printed)
+
+
+def test_gradient_is_four_and_a_half_everywhere(autograd):
+    assert "\ntensor([[4.5000, 4.5000],\n        [4.5000, 4.5000]])\n" in autograd.printed
+
+
+def test_vector_jacobian_product(autograd):
+    norm = autograd.x.detach().norm() * 2**autograd.doublings
+    assert norm / 2 < 1000 <= norm
+    assert torch.equal(autograd.x.grad, 2**autograd.doublings * torch.tensor([0.1, 1.0, 0.0001]))
+    answer = "tensor([ 102.4000, 1024.0000,    0.1024])\n"
+    assert f"\n{answer}2^10 v = {answer}" in autograd.printed
+
+
+def test_leaving_the_record(autograd):
+    assert autograd.printed.endswith("\nTrue\nTrue\nFalse\nFalse\ntensor(True)\n")
+    assert autograd.y.data_ptr() == autograd.x.data_ptr()
+
+
+# Lesson 3
+
+
+def test_structure_of_the_network(networks):
+    assert networks.printed.startswith("    def forward(self, ")
+    assert (
+        "\nNet(\n"
+        "  (conv1): Conv2d(1, 6, kernel_size=(5, 5), stride=(1, 1))\n"
+        "  (conv2): Conv2d(6, 16, kernel_size=(5, 5), stride=(1, 1))\n"
+        "  (fc1): Linear(in_features=400, out_features=120, bias=True)\n"
+        "  (fc2): Linear(in_features=120, out_features=84, bias=True)\n"
+        "  (fc3): Linear(in_features=84, out_features=10, bias=True)\n"
+        ")\n"
+        "Number of parameters: 10\n"
+        "conv1's weight: torch.Size([6, 1, 5, 5])\n"
+        "torch.Size([1, 1, 32, 32])\n"
+    ) in networks.printed
+
+
+def test_output_and_loss(networks):
+    assert networks.out.shape == networks.target.shape == (1, 10)
+    expected = ((networks.out - networks.target) ** 2).mean().item()
+    assert f"\ntensor({expected:.4f}, grad_fn=<MseLossBackward0>)\n" in networks.printed
+
+
+def test_chain_of_functions(networks):
+    names = ("MseLossBackward0", "AddmmBackward0", "AccumulateGrad", "ReluBackward0", "TBackward0")
+    assert re.search(r"\s+".join(f"<{name} object at \\w+>" for name in names), networks.printed)
+
+    assert "\n-> ".join(networks.chain) + "\n" in networks.printed
+    chain = [name.removesuffix("Backward0") for name in networks.chain]
+    assert chain[:6] == ["MseLoss", "Addmm", "Relu", "Addmm", "Relu", "Addmm"]
+    assert chain[-1] == "Convolution"
+    assert [chain.count(name) for name in ("Convolution", "MaxPool2DWithIndices", "Relu", "Addmm")] == [2, 2, 4, 3]
+
+
+def test_backward_fills_the_gradient(networks):
+    start = networks.start  # the weights at that backward
+    loss = nn.functional.mse_loss(start(networks.input), networks.target)
+    (gradient,) = torch.autograd.grad(loss, start.conv1.bias)
+    assert gradient.abs().max() > 1e-3
+    before, after = "conv1.bias.grad before backward\nNone\n", "conv1.bias.grad after backward\n"
+    assert numbers(between(networks.printed, before + after, "])")) == pytest.approx(gradient.tolist(), abs=1e-4)
+
+
+def test_sgd_by_hand_equals_torch(networks):
+    step = networks.by_hand.conv1.bias - networks.start.conv1.bias
+    gradient = numbers(between(networks.printed, "after backward\n", "])"))
+    assert step.tolist() == pytest.approx([-0.01 * g for g in gradient], abs=1e-6)
+    assert networks.difference < 1e-7
+    assert f"Largest difference between the two: {networks.difference:.1e}\n" in networks.printed
+
+
+def test_four_optimizers_on_one_problem(networks):
+    losses = networks.losses
+    assert list(losses) == ["SGD", "Nesterov", "Adam", "RMSProp"]
+    assert len({curve[0] for curve in losses.values()}) == 1
+    for name, curve in losses.items():
+        assert len(curve) == 100
+        assert curve[-1] < 1e-3 * curve[0]
+        assert f"{name:>8}: loss {curve[0]:.4f} -> {curve[-1]:.1e}\n" in networks.printed
+    assert all(losses[name][25] < 0.1 * losses["SGD"][25] for name in ("Nesterov", "Adam", "RMSProp"))
+    assert min(losses["RMSProp"]) < 0.1 * losses["RMSProp"][-1]  # it does not rest
+
+
+def test_plot_of_the_optimizers(networks):
+    (axes,) = networks.figure.axes
+    assert [line.get_ydata().tolist() for line in axes.lines] == list(networks.losses.values())
+    assert [label.get_text() for label in axes.texts] == list(networks.losses)
+    assert plt.imread(networks.directory / "logs/tour/optimizers.png").shape == (675, 1200, 4)
+
+
+# Lesson 5
+
+
+@pytest.mark.parametrize(
+    ("devices", "full", "rest"),
+    [
+        (1, [30], [10]),
+        (2, [15, 15], [5, 5]),
+        (3, [10, 10, 10], [4, 4, 2]),
+        (8, [4, 4, 4, 4, 4, 4, 4, 2], [2, 2, 2, 2, 2]),
+    ],
+)
+def test_table_of_sizes(parallelism, devices, full, rest):
+    tables = re.split(r"Let's use \d .*!\n", parallelism.printed.split("The whole batch")[0])
+    printed = tables[[1, 2, 3, 8].index(devices)].splitlines()
+
+    expected = []
+    for slices in (full, full, full, rest):
+        expected += [f"\tIn Model: input size torch.Size([{n}, 5]) output size torch.Size([{n}, 2])" for n in slices]
+        n = sum(slices)
+        expected += [f"Outside: input size torch.Size([{n}, 5]) output_size torch.Size([{n}, 2])"]
+
+    if 1 < devices <= torch.cuda.device_count():  # GPUs print in any order
+        printed, expected = sorted(printed), sorted(expected)
+    assert printed == expected
+
+
+def test_devices_are_named(parallelism):
+    gpus = torch.cuda.device_count()
+    names = [f"{n} GPUs" if n <= gpus else f"{n} replicas on the CPU" for n in (2, 3, 8)]
+    assert re.findall(r"Let's use (.*)!\n", parallelism.printed) == names
+
+
+def test_slices_join_to_the_same_output(parallelism):
+    assert torch.allclose(parallelism.joined, parallelism.whole)
+    assert parallelism.printed.endswith("The same output: True\n")
