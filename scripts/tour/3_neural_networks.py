@@ -168,9 +168,7 @@ for name, make_optimizer in optimizers.items():
 figure, axes = plt.subplots(figsize=(8, 4.5), layout="constrained")
 for name, colour in zip(losses, ["#8d99ae", "#2a6f97", "#2a9d8f", "#e76f51"], strict=True):
     axes.semilogy(losses[name], color=colour, linewidth=2)
-    axes.annotate(
-        name, (99, losses[name][-1]), (6, 0), textcoords="offset points", color=colour, verticalalignment="center"
-    )
+    axes.text(100, losses[name][-1], name, color=colour, verticalalignment="center")
 axes.set_title("One network, one target, four optimizers", loc="left", weight="bold")
 axes.set(xlabel="step", ylabel="mean squared error", xlim=(0, 99))
 axes.spines[["top", "right"]].set_visible(False)
