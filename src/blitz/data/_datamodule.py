@@ -7,8 +7,9 @@ import torch
 from lightning import LightningDataModule
 from torch import Tensor
 
-from blitz.data._loader import Augmentation, DeviceLoader, Split
+from blitz.data._loader import DeviceLoader, Split
 from blitz.data._transforms import FITS, MODES, stratified_split
+from blitz.data.augment import Augmentation
 
 
 class ImageDataModule(LightningDataModule):
@@ -64,7 +65,7 @@ class ImageDataModule(LightningDataModule):
         self.val_fraction = val_fraction
         self.split_seed = split_seed
         self.seed = seed
-        self.augment = dict(augment or {})
+        self.augment = list((augment or {}).values())
         self.splits: dict[str, Split] = {}
 
     def read(self, name: Literal["train", "val", "test"]) -> Split | None:

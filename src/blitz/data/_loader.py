@@ -1,12 +1,14 @@
 """Batches from a split that lives on the device: a batch is an index; no worker, queue or copy stands between."""
 
-from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from blitz.data._random import generator
 from blitz.data._transforms import normalize
+from blitz.data.augment import Augmentation
 
 
 class Split(NamedTuple):
@@ -14,16 +16,6 @@ class Split(NamedTuple):
 
     images: Tensor
     labels: Tensor
-
-
-class Augmentation(Protocol):
-    """A random change of each image, in two halves, so that an epoch's draws do not depend on how it is batched."""
-
-    def draw(self, n: int, epoch: int, generator: torch.Generator) -> Tensor:
-        """One row of random parameters for each of the ``n`` images of an epoch, on the CPU."""
-
-    def apply(self, images: Tensor, draws: Tensor) -> Tensor:
-        """float32 ``(b, channels, size, size)`` changed by its ``b`` rows of draws."""
 
 
 class DeviceLoader:
@@ -42,14 +34,14 @@ class DeviceLoader:
         *,
         shuffle: bool = False,
         seed: int = 0,
-        augment: Mapping[str, Augmentation] | None = None,
+        augment: Sequence[Augmentation] = (),
     ) -> None:
         self.split = split
         self.batch_size = batch_size
         self.mean, self.std = mean, std
         self.shuffle = shuffle
         self.seed = seed
-        self.augment = dict(augment or {})
+        self.augment = augment
         self.epoch = 0
 
     @property
@@ -70,14 +62,15 @@ class DeviceLoader:
         # A generator, so that nothing is drawn before the first batch: Lightning sets the epoch after it calls iter().
         images, labels = self.split
         n, device = len(labels), labels.device
-        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
-        order = torch.randperm(n, generator=generator).to(device) if self.shuffle else None
-        draws = {name: a.draw(n, self.epoch, generator).to(device) for name, a in self.augment.items()}
+        order = None
+        if self.shuffle:
+            order = torch.randperm(n, generator=generator(self.seed, "order", self.epoch)).to(device)
+        draws = [a.draw(n, self.seed + i, self.epoch).to(device) for i, a in enumerate(self.augment)]
         for start in range(0, n, self.batch_size):
             rows: Any = slice(start, start + self.batch_size)
             if order is not None:
                 rows = order[rows]
-            batch = normalize(images[rows], self.mean, self.std)
-            for name, augmentation in self.augment.items():
-                batch = augmentation.apply(batch, draws[name][rows])
-            yield batch, labels[rows]
+            batch = images[rows]
+            for augmentation, drawn in zip(self.augment, draws, strict=True):
+                batch = augmentation.apply(batch, drawn[rows])
+            yield normalize(batch, self.mean, self.std), labels[rows]

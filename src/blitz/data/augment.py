@@ -1,0 +1,83 @@
+"""Augmentation: pure functions of a whole batch on its device, with a draw of its own for each image.
+
+torchvision's transforms draw once for all that they are given; image by image they would take longer than the training.
+"""
+
+from typing import Literal, Protocol
+
+import torch
+from torch import Tensor
+
+from blitz.data._random import generator
+
+
+class Augmentation(Protocol):
+    """Two halves, so that what an image becomes does not depend on the batch or on the process that it falls into."""
+
+    def draw(self, n: int, seed: int, epoch: int) -> Tensor:
+        """Random parameters on the CPU, a row for each of the split's ``n`` images, in the split's order."""
+
+    def apply(self, images: Tensor, draws: Tensor) -> Tensor:
+        """uint8 ``(b, channels, size, size)``, changed by its ``b`` rows of draws."""
+
+
+class Flip:
+    """Left to right, half of the images.
+
+    ``alternating`` draws for the first epoch alone and then flips every image in every other epoch, which learns faster
+    (Jordan, "94% on CIFAR-10 in 3.29 Seconds on a Single GPU", 2024, section 3.3).
+    """
+
+    def __init__(self, mode: Literal["random", "alternating"] = "random") -> None:
+        if mode not in ("random", "alternating"):
+            raise ValueError(f"data.augment.flip.mode={mode} is not valid; there are random, alternating")
+        self.mode = mode
+
+    def draw(self, n: int, seed: int, epoch: int) -> Tensor:
+        if self.mode == "random":
+            return torch.rand(n, generator=generator(seed, epoch)) < 0.5
+        first = torch.rand(n, generator=generator(seed)) < 0.5
+        return first ^ bool(epoch % 2)
+
+    def apply(self, images: Tensor, draws: Tensor) -> Tensor:
+        return torch.where(draws[:, None, None, None], images.flip(3), images)
+
+
+class Translate:
+    """Shift by up to ``pixels`` each way; what comes into view mirrors the border."""
+
+    def __init__(self, pixels: int = 2) -> None:
+        if pixels < 1:
+            raise ValueError(f"data.augment.translate.pixels={pixels} is not valid: it must be a whole number >= 1")
+        self.pixels = pixels
+
+    def draw(self, n: int, seed: int, epoch: int) -> Tensor:
+        return torch.randint(0, 2 * self.pixels + 1, (n, 2), generator=generator(seed, epoch))
+
+    def apply(self, images: Tensor, draws: Tensor) -> Tensor:
+        size = images.shape[-1]
+        mirrored = torch.arange(-self.pixels, size + self.pixels, device=images.device).abs()
+        mirrored = (size - 1) - ((size - 1) - mirrored).abs()
+        padded = images.index_select(2, mirrored).index_select(3, mirrored)
+        # Every window of the padded images is a view; one index picks each image's own. Measured fastest of six ways.
+        windows = padded.unfold(2, size, 1).unfold(3, size, 1)
+        return windows[torch.arange(len(images), device=images.device), :, draws[:, 0], draws[:, 1]]
+
+
+class Cutout:
+    """A grey square of ``size`` pixels, centred anywhere in the image (DeVries and Taylor, 2017)."""
+
+    def __init__(self, size: int = 8) -> None:
+        if size < 1:
+            raise ValueError(f"data.augment.cutout.size={size} is not valid: it must be a whole number >= 1")
+        self.size = size
+
+    def draw(self, n: int, seed: int, epoch: int) -> Tensor:
+        return torch.rand(n, 2, generator=generator(seed, epoch))
+
+    def apply(self, images: Tensor, draws: Tensor) -> Tensor:
+        side = images.shape[-1]
+        start = (draws * side).long() - self.size // 2
+        place = torch.arange(side, device=images.device)
+        rows, columns = ((place >= s[:, None]) & (place < s[:, None] + self.size) for s in start.unbind(1))
+        return images.masked_fill((rows[:, :, None] & columns[:, None, :])[:, None], 128)
