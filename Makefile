@@ -29,7 +29,7 @@ train: .venv/ready  ## train; ARGS="data=mnist optimizer=adam" passes overrides 
 	$(BIN)/blitz-train $(ARGS)
 
 test: lint  ## lint, types and the whole test suite; ARGS="-k digits" selects
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n auto --dist loadfile $(ARGS)
 
 lint: .venv/ready  ## ruff and mypy
 	$(BIN)/ruff check .

@@ -57,13 +57,14 @@ def _job(
         config = HydraConfig.get()
         folder = Path(config.runtime.output_dir)
         multirun = config.mode == RunMode.MULTIRUN
+        fresh = not any(folder.iterdir())
         try:
             check(cfg)
             return task(cfg)
         except BaseException as error:
-            if any(folder.iterdir()) or multirun:
+            if fresh and (multirun or any(folder.iterdir())):
                 (folder / "error.txt").write_text("".join(traceback.format_exception(error)), encoding="utf-8")
-            else:
+            elif fresh:
                 folder.rmdir()
             if multirun:
                 name = " ".join(config.overrides.task)
@@ -92,8 +93,8 @@ def explain(error: BaseException, config_name: str, argv: list[str]) -> str:
     if isinstance(error, HydraException | OmegaConfBaseException):
         words = (str(cause).partition("\n")[0] for cause in (error, error.__cause__) if cause)
         return ": ".join(dict.fromkeys(words)).removeprefix("Error merging override ")
-    if isinstance(error, OSError) and error.filename:
-        return f"{error.strerror}: {error.filename}"
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.strerror}: {error.filename or 'while writing the run'}"
     return (
         f"{type(error).__name__}: {' '.join(str(error).split())} ({_origin(error)}; HYDRA_FULL_ERROR=1 shows all of it)"
     )

@@ -84,9 +84,9 @@ _RESOLVERS: dict[str, Callable[..., Any]] = {
 
 def check(cfg: DictConfig) -> None:
     """Refuse what is wrong whatever the groups' targets are. The targets' own arguments are ``build.check``'s."""
-    missing = sorted(OmegaConf.missing_keys(cfg))
-    if missing:
-        raise ValueError(f"{missing[0]} must be given: add {missing[0]}=VALUE")
+    for key, value in leaves(OmegaConf.to_container(cfg)):
+        if value == MISSING:
+            raise ValueError(f"{key} must be given: add {key}=VALUE")
     for key, value in leaves(OmegaConf.to_container(cfg, resolve=True)):
         if isinstance(value, float) and math.isnan(value):
             raise ValueError(f"{key}=nan is not a number")

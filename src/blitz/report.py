@@ -27,6 +27,7 @@ for _message in (
     "The number of training batches",
     ".*isinstance.treespec, LeafSpec.*",
     "Checkpoint directory .* exists",
+    "Total length of `list`",
 ):
     warnings.filterwarnings("ignore", _message)
 

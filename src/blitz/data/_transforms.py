@@ -20,6 +20,8 @@ def to_tensor(image: Image.Image, channels: int) -> Tensor:
     image = ImageOps.exif_transpose(image)
     if image.mode.startswith("I;16"):  # Pillow would clip it to 255
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    if image.mode in ("I", "F"):
+        raise ValueError(f"mode {image.mode} has no black and white of its own: save it with 8 or 16 bits a channel")
     if image.mode in ("P", "PA"):
         image = image.convert("RGBA")
     array = np.array(image.convert(MODES[channels]))

@@ -1,0 +1,126 @@
+import gzip
+import struct
+
+import pytest
+import torch
+from PIL import Image
+
+from blitz.data.cifar10 import CIFAR10
+from blitz.data.digits import Digits
+from blitz.data.image_folder import ImageFolder
+from blitz.data.mnist import MNIST
+
+TEN = [str(i) for i in range(10)]
+
+
+def grey(cls, root="", **options):
+    settings = {"channels": 1, "image_size": 32, "fit": "pad", "mean": [0.5], "std": [0.5], "batch_size": 8}
+    settings |= {"classes": TEN, "num_classes": 10}
+    return cls(root=str(root), **settings | options)
+
+
+def ready(data):
+    data.prepare_data()
+    data.setup("fit")
+    data.setup("test")
+    return data
+
+
+def test_digits():
+    data = ready(grey(Digits))
+    sizes = {name: len(split.labels) for name, split in data.splits.items()}
+    assert sum(sizes.values()) == 1797
+    assert all(split.images.shape[1:] == (1, 32, 32) for split in data.splits.values())
+    everything = torch.cat([split.images.flatten(1) for split in data.splits.values()])
+    assert len(everything.unique(dim=0)) == 1797 - 0, "no image is in two splits"
+
+
+def test_validation_is_the_same_for_every_seed_and_stratified():
+    first, second = (ready(grey(Digits, seed=seed)).splits["val"] for seed in (1, 2))
+    assert torch.equal(first.images, second.images)
+    assert first.labels.bincount().min() >= 13
+    assert not torch.equal(first.images, ready(grey(Digits, split_seed=1)).splits["val"].images)
+
+
+def test_the_official_test_split_is_untouched(mnist):
+    """Against the official file itself, read here byte by byte."""
+    data = ready(grey(MNIST, mnist))
+    raw = gzip.decompress((mnist / "MNIST" / "raw" / "t10k-images-idx3-ubyte.gz").read_bytes())
+    assert struct.unpack(">4i", raw[:16]) == (2051, 10000, 28, 28)
+    official = torch.frombuffer(bytearray(raw[16:]), dtype=torch.uint8).reshape(10000, 1, 28, 28)
+    assert torch.equal(data.splits["test"].images[:, :, 2:30, 2:30], official)
+    assert len(data.splits["train"].labels) + len(data.splits["val"].labels) == 60000
+
+
+def test_cifar10_reads_what_torchvision_reads(tmp_path, monkeypatch):
+    """The official archive's layout, made here with 20 images a batch and checksums to match."""
+    import hashlib
+    import pickle
+
+    folder = tmp_path / CIFAR10_BASE
+    folder.mkdir()
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (6, 20, 3072), generator=generator, dtype=torch.uint8)
+    labels = torch.arange(20) % 10
+    lists: dict[str, list[list[str]]] = {"train_list": [], "test_list": []}
+    for i, name in enumerate(
+        ["data_batch_1", "data_batch_2", "data_batch_3", "data_batch_4", "data_batch_5", "test_batch"]
+    ):
+        raw = pickle.dumps({"data": images[i].numpy(), "labels": labels.tolist()})
+        (folder / name).write_bytes(raw)
+        lists["test_list" if i == 5 else "train_list"].append([name, hashlib.md5(raw).hexdigest()])
+    meta = pickle.dumps({"label_names": TEN})
+    (folder / "batches.meta").write_bytes(meta)
+    for key, value in lists.items():
+        monkeypatch.setattr(f"torchvision.datasets.CIFAR10.{key}", value)
+    monkeypatch.setattr(
+        "torchvision.datasets.CIFAR10.meta",
+        {"filename": "batches.meta", "key": "label_names", "md5": hashlib.md5(meta).hexdigest()},
+    )
+    rgb = {"channels": 3, "mean": [0.5] * 3, "std": [0.5] * 3, "fit": "resize"}
+    data = ready(grey(CIFAR10, tmp_path, val_fraction=0, **rgb))
+    assert torch.equal(data.splits["train"].images, images[:5].reshape(100, 3, 32, 32))
+    assert torch.equal(data.splits["test"].images, images[5].reshape(20, 3, 32, 32))
+    assert torch.equal(data.splits["test"].labels, labels)
+    assert "val" not in data.splits
+
+
+CIFAR10_BASE = "cifar-10-batches-py"
+
+
+def test_image_folder(folder):
+    names = sorted(path.name for path in (folder / "train").iterdir())
+    data = ready(grey(ImageFolder, folder, classes=names, num_classes=3, fit="crop", image_size=16, val_fraction=0.25))
+    assert {name: len(split.labels) for name, split in data.splits.items()} == {"train": 27, "val": 9, "test": 12}
+    assert data.splits["test"].labels.tolist() == [0] * 4 + [1] * 4 + [2] * 4
+
+
+def test_image_folder_with_its_own_validation(folder):
+    (folder / "test").rename(folder / "val")
+    (folder / "val" / "apple").rename(folder / "apple")
+    for split in ("val", "test"):
+        (folder / split / "apple").mkdir(parents=True)
+    Image.new("RGB", (9, 5), (200, 0, 0)).save(folder / "val" / "apple" / "Ä b.bmp")
+    Image.new("RGBA", (40, 30), (200, 0, 0, 9)).save(folder / "test" / "apple" / "日本.png")
+    (folder / "test" / "apple" / "notes.txt").write_text("not an image")
+    names = sorted(path.name for path in (folder / "train").iterdir())
+    data = ready(grey(ImageFolder, folder, classes=names, num_classes=3, batch_size=4))
+    assert {name: len(split.labels) for name, split in data.splits.items()} == {"train": 36, "val": 9, "test": 1}
+
+
+@pytest.mark.parametrize(
+    ("options", "answer"),
+    [
+        ({"channels": 2}, "data.channels=2 is not valid: 1 is greyscale, 3 is RGB"),
+        ({"fit": "squash"}, "data.fit=squash is not valid"),
+        ({"mean": [0.5] * 3}, "must have one value for each of 1 channels"),
+    ],
+)
+def test_wrong_values_are_refused(options, answer):
+    with pytest.raises(ValueError, match=answer):
+        grey(Digits, **options)
+
+
+def test_set_up_fails_where_the_tensors_disagree():
+    with pytest.raises(ValueError, match="has a label 9, but data.classes names 4 classes"):
+        ready(grey(Digits, classes=TEN[:4]))

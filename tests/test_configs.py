@@ -1,0 +1,97 @@
+"""Every config there is composes, and builds what it names."""
+
+import itertools
+
+import hydra
+import pytest
+import torch
+from omegaconf import OmegaConf
+
+from blitz import build
+from blitz.cli import CONFIGS
+from blitz.config import check, register
+
+GROUPS = (
+    "data",
+    "model",
+    "task",
+    "optimizer",
+    "schedule",
+    "trainer",
+    "device",
+    "callback",
+    "logger",
+    "experiment",
+    "debug",
+)
+FILES = sorted(
+    f"{group}={path.stem}" for group in GROUPS for path in (CONFIGS / group).glob("*.yaml") if path.stem[0] != "_"
+)
+PARTS_OF_A_TASK = [choice for choice in FILES if choice.startswith(("model", "task", "optimizer", "schedule"))]
+
+
+def compose(*overrides):
+    register()
+    with hydra.initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        cfg = hydra.compose("train", list(overrides))
+    cfg.run_dir = "logs/test"
+    cfg.seed = cfg.seed or 0
+    return cfg
+
+
+def test_every_group_has_its_configs():
+    assert {choice.partition("=")[0] for choice in FILES} == set(GROUPS)
+
+
+@pytest.mark.parametrize("choice", FILES)
+def test_config_is_accepted(choice, folder):
+    cfg = compose(choice, *([f"data.root={folder}"] if choice == "data=image_folder" else []))
+    check(cfg)
+    build.check(build.plain(cfg))
+
+
+@pytest.mark.parametrize("choice", PARTS_OF_A_TASK)
+def test_config_builds_a_task_that_learns_from_a_batch(choice):
+    cfg = compose(choice, "data=cifar10")
+    task = build.task(cfg)
+    task.trainer = _Trainer()
+    built = task.configure_optimizers()
+    optimizer = built["optimizer"] if isinstance(built, dict) else built
+    before = [p.clone() for p in task.parameters()]
+    task.net(torch.randn(4, 3, 32, 32)).square().sum().backward()
+    optimizer.step()
+    assert any(not torch.equal(a, b) for a, b in zip(before, task.parameters(), strict=True))
+
+
+class _Trainer:
+    estimated_stepping_batches = 100
+
+
+@pytest.mark.parametrize("name", ["onecycle", "cosine"])
+def test_a_schedule_ends_with_the_training(name):
+    """The word total_steps is replaced by the trainer's own count: the last step's learning rate is (all but) nothing."""
+    task = build.task(compose(f"schedule={name}", "optimizer=sgd"))
+    task.trainer = _Trainer()
+    built = task.configure_optimizers()
+    rates = []
+    for _ in range(100):
+        rates.append(built["optimizer"].param_groups[0]["lr"])
+        built["optimizer"].step()
+        built["lr_scheduler"]["scheduler"].step() if len(rates) < 100 else None
+    assert rates[-1] < 1e-3 * max(rates)
+    assert max(rates) == pytest.approx(0.05, rel=1e-6)
+
+
+def test_recipes_state_their_command():
+    for path in (CONFIGS / "experiment").glob("*.yaml"):
+        head = list(
+            itertools.takewhile(lambda line: line.startswith("#"), path.read_text(encoding="utf-8").splitlines())
+        )
+        assert any(f"experiment={path.stem}" in line for line in head), path
+
+
+def test_a_shared_fact_is_said_once():
+    """What the data says of itself, the model's config takes from it."""
+    cfg = OmegaConf.to_container(compose("data=cifar10"), resolve=True)
+    assert cfg["model"]["in_channels"] == 3
+    assert cfg["model"]["num_classes"] == len(cfg["data"]["classes"]) == 10

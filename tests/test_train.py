@@ -1,0 +1,226 @@
+"""Whole runs: what a run's folder holds, and that its figures are the data's."""
+
+import csv
+import json
+import math
+import subprocess
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import torch
+import yaml
+from PIL import Image
+from sklearn.datasets import load_digits
+
+from blitz import runs
+from blitz.config import PROJECT
+from blitz.data.digits import Digits
+from tests.conftest import QUICK
+
+
+@pytest.fixture(scope="module")
+def digits_run(tmp_path_factory):
+    """The default run, for real: `blitz-train`, in a process of its own and from another folder."""
+    folder = tmp_path_factory.mktemp("elsewhere")
+    words = [sys.executable, "-m", "blitz.train", f"hydra.run.dir={folder / 'run'}"]
+    done = subprocess.run(words, cwd=folder, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr
+    return folder / "run", done.stdout, done.stderr
+
+
+def test_digits_reach_97_percent(digits_run):
+    run, stdout, _ = digits_run
+    accuracy = json.loads((run / "metrics.json").read_text())["test/acc"]
+    assert accuracy >= 0.97
+    assert f"test accuracy  {accuracy * 100:.2f} %" in stdout
+
+
+def test_the_terminal(digits_run):
+    run, stdout, stderr = digits_run
+    assert stderr == ""
+    lines = stdout.rstrip().splitlines()
+    assert lines[-1] == "run            run", "the summary ends with the folder, as one would type it from here"
+    assert lines[-2] == "dashboard      tensorboard --logdir ."
+    assert sum(" %" in line and "/10" in line for line in lines) == 10, "a line an epoch"
+    assert any("best" in line for line in lines)
+    assert any("worst" in line for line in lines)
+    assert max(map(len, lines)) < 100
+
+
+def test_what_a_run_holds(digits_run):
+    run, _, _ = digits_run
+    names = {path.name.partition(".out")[0] for path in run.iterdir()}
+    assert {
+        "config.yaml",
+        "overrides.yaml",
+        "environment.json",
+        "metrics.json",
+        "per_class.csv",
+        "checkpoints",
+    } <= names
+    assert "events" in names
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    assert isinstance(config["seed"], int), "the seed drawn"
+    assert config["model"] == {"_target_": "blitz.model.net.Net", "in_channels": 1, "num_classes": 10, "image_size": 32}
+    environment = json.loads((run / "environment.json").read_text())
+    assert environment["packages"]["torch"].startswith(torch.__version__.split("+")[0])
+    head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=PROJECT, capture_output=True, text=True).stdout.strip()
+    assert environment["git_commit"] == (head or None)
+    assert {path.name for path in (run / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
+
+
+def test_figures_equal_a_count_by_hand(digits_run):
+    """The checkpoint's model, on the pictures themselves, without the loader, Lightning or torchmetrics."""
+    run, _, _ = digits_run
+    task = runs.load(run)
+    data = Digits(**_arguments(run))
+    data.setup("test")
+    images, labels = data.splits["test"]
+    with torch.no_grad():
+        correct = task(task.transform(images)).argmax(1) == labels
+    metrics = json.loads((run / "metrics.json").read_text())
+    assert metrics["test/acc"] == pytest.approx(correct.float().mean().item(), abs=1e-7)
+    rows = list(csv.DictReader((run / "per_class.csv").open()))
+    for label, row in enumerate(rows):
+        count, right = int((labels == label).sum()), int(correct[labels == label].sum())
+        assert (row["class"], int(row["count"]), int(row["correct"])) == (str(label), count, right)
+        assert metrics[f"test/acc/{label}"] == pytest.approx(right / count, abs=1e-7)
+
+
+def _arguments(run):
+    arguments = yaml.safe_load((run / "config.yaml").read_text())["data"]
+    return {key: value for key, value in arguments.items() if key != "_target_"}
+
+
+def test_the_model_takes_a_picture(digits_run):
+    """As somebody deploys it: one of the set's own images, written to a file and read again."""
+    run, _, _ = digits_run
+    task = runs.load(run / "checkpoints" / "best.ckpt")
+    digits = load_digits()
+    right = 0
+    for pixels, label in list(zip(digits.images, digits.target, strict=True))[:50]:
+        image = Image.fromarray((pixels * 255 / 16).round().astype("uint8"))
+        right += task.classes[task(task.transform(image)).argmax(1)] == str(label)
+    assert right >= 48
+
+
+def test_checkpoints_hold_plain_data(digits_run):
+    run, _, _ = digits_run
+    for name in ("best.ckpt", "last.ckpt"):
+        checkpoint = torch.load(run / "checkpoints" / name, weights_only=True)
+        assert checkpoint["config"]["data"]["classes"] == [str(i) for i in range(10)]
+        assert all(key.startswith("net.") for key in checkpoint["state_dict"])
+
+
+def test_best_checkpoint_is_the_best_epochs(digits_run):
+    run, stdout, _ = digits_run
+    accuracies = [
+        float(line.split("%")[1].split()[-1]) for line in stdout.splitlines() if "/10" in line and "%" in line
+    ]
+    best = torch.load(run / "checkpoints" / "best.ckpt", weights_only=True)
+    assert accuracies[best["epoch"]] == max(accuracies)
+
+
+def test_eval_reproduces_the_figures_exactly(digits_run, command, tmp_path):
+    run, _, _ = digits_run
+    words = {"a": f"run={run}", "b": f"checkpoint={run / 'checkpoints' / 'best.ckpt'}"}
+    trained = json.loads((run / "metrics.json").read_text())
+    for name, word in words.items():
+        command("blitz-eval", word, f"hydra.run.dir={tmp_path / name}")
+        again = json.loads((tmp_path / name / "metrics.json").read_text())
+        assert again == {key: value for key, value in trained.items() if key.startswith("test/")}
+        assert (tmp_path / name / "per_class.csv").read_text() == (run / "per_class.csv").read_text()
+
+
+def test_the_same_seed_gives_the_same_run(train):
+    first, second = (train(*QUICK, "seed=3", into=name) for name in ("a", "b"))
+    assert _figures(first) == _figures(second)
+    weights = [runs.load(run).state_dict() for run in (first, second)]
+    assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
+    assert _figures(train(*QUICK, "seed=4", into="c")) != _figures(first)
+
+
+def _figures(run):
+    return json.loads((run / "metrics.json").read_text())
+
+
+def test_an_absent_class_is_not_zero(train, folder, capsys):
+    for image in (folder / "test" / "blueberry").iterdir():
+        image.unlink()
+    run = train("data=image_folder", f"data.root={folder}", "data.batch_size=8", "trainer.max_epochs=2")
+    assert _figures(run)["test/acc/blueberry"] is None
+    rows = {row["class"]: row for row in csv.DictReader((run / "per_class.csv").open(encoding="utf-8"))}
+    assert rows["blueberry"] == {"class": "blueberry", "count": "0", "correct": "0", "accuracy": "n/a"}
+    assert rows["grün"]["count"] == "4"
+    assert "n/a" in capsys.readouterr().out
+
+
+def test_two_starts_in_one_second(monkeypatch):
+    """Folders are named to the microsecond, and one that is taken is refused, so that two runs never share one."""
+    barrier = threading.Barrier(4)
+
+    def begin(path):
+        barrier.wait()
+        try:
+            return runs.begin(path, {"seed": 0}, [])
+        except ValueError:
+            return None
+
+    import tempfile
+    from pathlib import Path
+
+    with tempfile.TemporaryDirectory() as root, ThreadPoolExecutor(4) as pool:
+        begun = list(pool.map(begin, [Path(root) / "run"] * 4))
+    assert sum(run is not None for run in begun) == 1
+
+
+def test_without_validation_the_last_weights_are_tested(train):
+    words = ("data.val_fraction=0", "callback.checkpoint.monitor=null", "optimized_metric=train/loss")
+    run = train(*QUICK, *words, "callback.checkpoint.filename=last", "callback.checkpoint.save_last=false")
+    assert [path.name for path in (run / "checkpoints").iterdir()] == ["last.ckpt"]
+    assert not any(key.startswith("val/") for key in _figures(run))
+
+
+@pytest.mark.parametrize("preset", ["one_batch", "overfit", "profiler", "limit"])
+def test_debug_presets(preset, train, capsys):
+    run = train(f"debug={preset}", *(["trainer.max_epochs=20"] if preset == "overfit" else []))
+    figures = _figures(run)
+    assert 0 <= figures["test/acc"] <= 1
+    if preset == "overfit":
+        assert figures["train/loss"] < 0.1
+    if preset == "profiler":
+        assert "run_training_batch" in capsys.readouterr().out
+
+
+def test_early_stopping(train, capsys):
+    train("callback=early_stopping", "callback.early_stopping.patience=1", "optimizer.lr=0", "trainer.max_epochs=9")
+    assert sum("/9 " in line for line in capsys.readouterr().out.splitlines()) == 2
+
+
+def test_resnet18_from_yaml_alone(train, cifar10_folder, folder):
+    run = train(*QUICK, "model=resnet18", "data=image_folder", f"data.root={folder}", "data.batch_size=4")
+    assert type(runs.load(run).net).__name__ == "ResNet"
+
+
+def test_mnist_learns_for_real(train, mnist):
+    """A few seconds of the real thing: 12,800 official images, and the whole official test split."""
+    run = train("experiment=mnist", f"data.root={mnist}", "trainer.max_epochs=1", "trainer.limit_train_batches=100")
+    assert _figures(run)["test/acc"] > 0.93
+    rows = list(csv.DictReader((run / "per_class.csv").open()))
+    assert [int(row["count"]) for row in rows] == [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]
+
+
+def test_cifar10_tutorial_learns_for_real(train, cifar10_folder, capsys):
+    words = (
+        "data=image_folder",
+        f"data.root={cifar10_folder}",
+        "trainer.max_epochs=1",
+        "trainer.limit_train_batches=2001",
+    )
+    run = train("experiment=cifar10_tutorial", *words, "seed=0")
+    figures = _figures(run)
+    assert figures["test/acc"] > 0.2, "chance is 0.1, and 8,000 images are seen"
+    assert math.isfinite(figures["train/loss"])
+    assert "[1,  2000] loss: " in capsys.readouterr().out
