@@ -1,0 +1,1 @@
+"""How a run is spread over devices. Models and tasks do not know."""
