@@ -4,8 +4,8 @@ Only the net is replicated. Loss, metrics and logging see the whole batch, so gr
 mean of the shards' losses would not do: it gives the samples of a smaller shard (30 over 8 devices: seven of 4, one of
 2) more weight.
 
-What differs from one device by nature: BatchNorm normalises each shard by itself and keeps the running statistics of
-the first; dropout draws one mask per shard.
+What differs from one device by nature: BatchNorm normalises each shard by itself (and raises for a shard of one sample,
+as of 5 over 3 devices) and keeps the running statistics of the first; dropout draws one mask per shard.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,8 +20,8 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 class VirtualDataParallel(nn.Module):
     """``nn.DataParallel`` without GPUs: ``replicas`` copies of ``module`` on its own device, one after the other.
 
-    As there, ``torch.chunk`` splits tensors along dimension 0 (a small batch may use fewer replicas) and other arguments
-    go to all replicas; scalar outputs are joined to a vector; gradients sum into the module's parameters; the first
+    As there, ``torch.chunk`` splits tensors along dimension 0 (a small batch may use fewer replicas), other arguments
+    go to all; scalar outputs are joined to a vector; gradients sum into the module's parameters; the first
     replica writes to the module's buffers, and whatever else a forward pass changes is lost.
     """
 
@@ -120,7 +120,7 @@ class DataParallelStrategy(ParallelStrategy):
         self._net: nn.Module | None = None
 
     def _configure_launcher(self) -> None:
-        """Nothing to launch; but this is the first call after the Trainer has set its flags, so they are checked here."""
+        """Nothing to launch; the first call after the Trainer has set its flags, so they are checked here."""
         assert self.cluster_environment is not None
         devices, processes = len(self._devices), self.cluster_environment.world_size()
         if self.num_nodes != 1:
@@ -177,13 +177,15 @@ def _replicable(task: nn.Module, name: str) -> nn.Module:
         net = task.get_submodule(name)
     except AttributeError:
         choices = ", ".join(child for child, _ in task.named_children())
-        raise ValueError(f"dp found no submodule {name!r} in {type(task).__name__}, which has: {choices}") from None
+        raise ValueError(
+            f"dp found no submodule {name!r} in {type(task).__name__}; set module= to one of: {choices}"
+        ) from None
     # A forward set on the instance, as in net.forward = torch.compile(net.forward), is bound to the original's weights.
     compiled = any(
         hasattr(module, "_orig_mod") or module._compiled_call_impl is not None or "forward" in vars(module)
         for module in net.modules()
     )
-    if compiled or getattr(task, "_compiler_ctx", None) is not None:
+    if compiled:
         raise ValueError(f"dp cannot copy a compiled {name!r}; leave torch.compile out, or use device=ddp")
     return net
 
