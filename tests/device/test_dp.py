@@ -206,6 +206,15 @@ def test_nested_arguments_and_outputs() -> None:
     assert net.calls == 0
 
 
+def test_a_call_without_tensors_runs_once() -> None:
+    class Mean(Net):
+        def forward(self) -> Tensor:
+            return self.head.weight.mean(0)
+
+    net = Mean()
+    assert torch.equal(VirtualDataParallel(net, 3)(), net())
+
+
 def test_no_gradients_where_the_caller_wants_none() -> None:
     net, x = Net(), torch.randn(4, 1, 4, 4)
     with torch.no_grad():
@@ -376,7 +385,7 @@ def test_a_checkpoint_has_one_device_s_keys(tmp_path: Path) -> None:
         ({"sync_batchnorm": True}, r"sync_batchnorm=True.* use device=ddp"),
         ({"devices": 1}, r"at least two devices, got 1; use device=gpu or device=cpu"),
         ({"strategy": DataParallelStrategy(replicas=3)}, r"replicas=3 for devices=2; leave replicas out"),
-        ({"strategy": DataParallelStrategy(replicas=0)}, r"replicas=0 for devices=2"),
+        ({"strategy": DataParallelStrategy(replicas=0), "devices": 1}, r"replicas=0 for devices=1"),
     ],
 )
 def test_the_trainer_refuses(options: dict[str, Any], message: str) -> None:

@@ -80,17 +80,13 @@ class CudaDataParallel(nn.DataParallel[nn.Module]):
 
     def parallel_apply(self, replicas: Sequence[Any], inputs: Sequence[Any], kwargs: Any) -> list[Any]:
         device = self.src_device_obj.type
-        autocast, dtype = torch.is_autocast_enabled(device), torch.get_autocast_dtype(device)
+        amp, dtype = torch.is_autocast_enabled(device), torch.get_autocast_dtype(device)
         inference, grad = torch.is_inference_mode_enabled(), torch.is_grad_enabled()
 
         def in_this_mode(replica: nn.Module) -> Callable[..., Any]:
             def call(*args: Any, **kwargs: Any) -> Any:
                 # inference_mode(False) switches gradients on, so their own switch comes after it
-                with (
-                    torch.inference_mode(inference),
-                    torch.set_grad_enabled(grad),
-                    torch.autocast(device, dtype, autocast),
-                ):
+                with torch.inference_mode(inference), torch.set_grad_enabled(grad), torch.autocast(device, dtype, amp):
                     return replica(*args, **kwargs)
 
             return call
@@ -104,8 +100,7 @@ class DataParallelStrategy(ParallelStrategy):
 
     Args:
         module: the task's submodule to replicate.
-        replicas: by default one per device, of at least two. On a single device, any number of virtual ones; 1 does not
-            split.
+        replicas: by default one per device, of at least two. A single device takes any number of virtual ones.
 
     Raises:
         ValueError: from the Trainer's constructor, for sync_batchnorm, more than one node or process, or a wrong number
@@ -149,11 +144,11 @@ class DataParallelStrategy(ParallelStrategy):
 
     def _setup_model(self, model: nn.Module) -> nn.Module:
         net = _replicable(model, self.module)
-        replicas = self.replicas or len(self._devices)
-        if replicas > 1:
-            virtual = len(set(self._devices)) == 1
-            _redirect(net, VirtualDataParallel(net, replicas) if virtual else CudaDataParallel(net, self._devices))
-            self._net = net
+        if len(set(self._devices)) == 1:
+            _redirect(net, VirtualDataParallel(net, self.replicas or len(self._devices)))
+        else:
+            _redirect(net, CudaDataParallel(net, self._devices))
+        self._net = net
         return model
 
     def teardown(self) -> None:
@@ -180,12 +175,9 @@ def _replicable(task: nn.Module, name: str) -> nn.Module:
         raise ValueError(
             f"dp found no submodule {name!r} in {type(task).__name__}; set module= to one of: {choices}"
         ) from None
-    # A forward set on the instance, as in net.forward = torch.compile(net.forward), is bound to the original's weights.
-    compiled = any(
-        hasattr(module, "_orig_mod") or module._compiled_call_impl is not None or "forward" in vars(module)
-        for module in net.modules()
-    )
-    if compiled:
+    # torch.compile(net), net.compile() and net.forward = torch.compile(net.forward) leave a callable on the instance,
+    # bound to the original's weights.
+    if any(module._compiled_call_impl is not None or "forward" in vars(module) for module in net.modules()):
         raise ValueError(f"dp cannot copy a compiled {name!r}; leave torch.compile out, or use device=ddp")
     return net
 
