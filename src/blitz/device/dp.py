@@ -21,8 +21,8 @@ class VirtualDataParallel(nn.Module):
     """``nn.DataParallel`` without GPUs: ``replicas`` copies of ``module`` on its own device, one after the other.
 
     As there, ``torch.chunk`` splits tensors along dimension 0 (a small batch may use fewer replicas), other arguments
-    go to all; scalar outputs are joined to a vector; gradients sum into the module's parameters; the first
-    replica writes to the module's buffers, and whatever else a forward pass changes is lost.
+    go to all; scalar outputs are joined to a vector; gradients sum into the module's parameters; the first replica
+    writes to the module's buffers, and whatever else a forward pass changes is lost.
     """
 
     def __init__(self, module: nn.Module, replicas: int) -> None:
@@ -125,9 +125,13 @@ class DataParallelStrategy(ParallelStrategy):
         if self._layer_sync is not None:
             raise ValueError("dp cannot do sync_batchnorm=True, a replica sees its own shard only; use device=ddp")
         if self.replicas is None and devices < 2:
-            raise ValueError(f"dp needs at least two devices, got {devices}; use device=gpu or device=cpu")
+            raise ValueError(
+                f"dp needs at least two devices, got {devices}; raise trainer.devices, or use device=gpu or cpu"
+            )
         if self.replicas is not None and (self.replicas < 1 or devices not in (1, self.replicas)):
-            raise ValueError(f"dp got replicas={self.replicas} for devices={devices}; leave replicas out")
+            raise ValueError(
+                f"dp got replicas={self.replicas} for {devices} devices; choose {devices}, or 1 or more on one"
+            )
 
     @property
     def _devices(self) -> list[torch.device]:
