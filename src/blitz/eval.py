@@ -18,11 +18,7 @@ def evaluate(cfg: DictConfig) -> None:
     config = runs.read_checkpoint(path)["config"]
     task = runs.load(path)
     settings = OmegaConf.create(config)
-    settings.trainer |= {
-        "accelerator": cfg.device.accelerator,
-        "strategy": cfg.device.strategy,
-        "devices": cfg.device.devices,
-    }
+    settings.trainer.update(cfg.device)
     settings.callback, settings.logger = {}, {}
     if cfg.data_root:
         settings.data.root = cfg.data_root

@@ -23,11 +23,13 @@ console = Console()
 # What Lightning says of itself, and of things that are as they should be here.
 for _name in ("lightning.pytorch", "lightning.fabric"):
     logging.getLogger(_name).setLevel(logging.WARNING)
+logging.getLogger("lightning.pytorch.profilers").setLevel(logging.INFO)  # a profile is asked for to be seen
 for _message in (
     "The number of training batches",
     ".*isinstance.treespec, LeafSpec.*",
     "Checkpoint directory .* exists",
     "Total length of `list`",
+    "You requested to overfit",
 ):
     warnings.filterwarnings("ignore", _message)
 

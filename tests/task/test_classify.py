@@ -1,11 +1,13 @@
 """The figures, against a count by hand."""
 
 import json
+from itertools import pairwise
 
 import pytest
 import torch
 from lightning import Trainer
 from torch import nn
+from torch.utils.data import DataLoader
 
 from blitz.task.classify import Classify
 
@@ -31,6 +33,10 @@ def batches(sizes=(5, 1, 7, 4)):
         yield torch.randn(size, 4, 1, 1, generator=generator), labels
 
 
+def loader(data=None):
+    return DataLoader(list(batches()) if data is None else data, batch_size=None)
+
+
 @pytest.fixture
 def trainer(tmp_path):
     return Trainer(
@@ -42,7 +48,7 @@ def trainer(tmp_path):
 @pytest.mark.parametrize("stage", ["val", "test"])
 def test_figures_equal_a_count_by_hand(trainer, stage):
     task = Classify(Fixed(), classes=CLASSES)
-    (trainer.validate if stage == "val" else trainer.test)(task, list(batches()), verbose=False)
+    (trainer.validate if stage == "val" else trainer.test)(task, loader(), verbose=False)
     logits, labels = (torch.cat(parts) for parts in zip(*batches(), strict=True))
     right = logits.flatten(1).argmax(1) == labels
     figures = {key: float(value) for key, value in trainer.callback_metrics.items()}
@@ -56,7 +62,7 @@ def test_figures_equal_a_count_by_hand(trainer, stage):
 
 def test_training_figures_are_those_of_the_steps(trainer):
     task = Classify(Fixed(), lambda parameters: torch.optim.SGD(parameters, 0.0), classes=CLASSES)
-    trainer.fit(task, list(batches()))
+    trainer.fit(task, loader())
     logits, labels = (torch.cat(parts) for parts in zip(*batches(), strict=True))
     figures = trainer.callback_metrics
     right = (logits.flatten(1).argmax(1) == labels).double()
@@ -76,8 +82,8 @@ def test_a_step_does_not_wait_for_the_device(trainer, monkeypatch):
     task = Classify(Fixed(), lambda parameters: torch.optim.SGD(parameters, 0.1), classes=CLASSES)
     during = []
     monkeypatch.setattr(task, "on_train_batch_start", lambda *a: during.append(len(asked)), raising=False)
-    trainer.fit(task, list(batches((4,) * 20)))
-    steps = [b - a for a, b in zip(during, during[1:], strict=False)]
+    trainer.fit(task, loader(list(batches((4,) * 20))))
+    steps = [b - a for a, b in pairwise(during)]
     assert len(steps) == 19
     assert not any(steps[0::2]), f"{steps}: the steps that do not log"
     assert any(steps[1::2]), "the test sees the steps that do"
@@ -88,7 +94,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(trainer):
     data = list(batches((4,) * 8))
     data[4][0].fill_(float("inf"))
     with pytest.raises(FloatingPointError, match=r"the loss is nan at step 5, with lr 0.25"):
-        trainer.fit(task, data)
+        trainer.fit(task, loader(data))
 
 
 def test_accumulation_counts_every_batch(tmp_path):
@@ -97,7 +103,7 @@ def test_accumulation_counts_every_batch(tmp_path):
         default_root_dir=tmp_path, enable_checkpointing=False, log_every_n_steps=1, accumulate_grad_batches=2,
     )  # fmt: skip
     task = Classify(Fixed(), lambda parameters: torch.optim.SGD(parameters, 0.0), classes=CLASSES)
-    trainer.fit(task, list(batches()))
+    trainer.fit(task, loader())
     logits, labels = (torch.cat(parts) for parts in zip(*batches(), strict=True))
     right = (logits.flatten(1).argmax(1) == labels).double()
     assert float(trainer.callback_metrics["train/acc"]) == pytest.approx(right.mean().item())
@@ -106,13 +112,13 @@ def test_accumulation_counts_every_batch(tmp_path):
 
 def test_predict_gives_probabilities(trainer):
     task = Classify(Fixed(), classes=CLASSES)
-    predictions = torch.cat(trainer.predict(task, list(batches())))
+    predictions = torch.cat(trainer.predict(task, loader()))
     assert predictions.shape == (17, 4)
     assert torch.allclose(predictions.sum(1), torch.ones(17))
 
 
 def test_metrics_names_what_is_logged(trainer):
     task = Classify(Fixed(), classes=["a", "b", "c", "d"])
-    trainer.test(task, [(torch.randn(4, 4, 1, 1), torch.arange(4))], verbose=False)
+    trainer.test(task, loader([(torch.randn(4, 4, 1, 1), torch.arange(4))]), verbose=False)
     assert set(task.metrics("test")) == set(trainer.callback_metrics)
     assert json.dumps(task.metrics("train")) == '["train/loss", "train/acc"]'

@@ -84,7 +84,8 @@ class Classify(LightningModule):
         if stage == "train":
             self.running.update(loss, logits, labels, self.lr)
         else:
-            self.measures[stage].update(preds=logits, target=labels, value=loss, weight=len(labels))
+            # Not weight=len(labels): torchmetrics 1.9 ignores weights where nan_strategy is "disable".
+            self.measures[stage].update(preds=logits, target=labels, value=loss.expand(len(labels)))
         return loss
 
     @property
