@@ -1,6 +1,7 @@
 """Every config there is composes, and builds what it names."""
 
 import itertools
+import re
 
 import hydra
 import pytest
@@ -69,7 +70,7 @@ class _Trainer:
 
 @pytest.mark.parametrize("name", ["onecycle", "cosine"])
 def test_a_schedule_ends_with_the_training(name):
-    """The word total_steps is replaced by the trainer's own count: the last step's learning rate is (all but) nothing."""
+    """The word total_steps stands for the trainer's own count: the last step's learning rate is next to nothing."""
     task = build.task(compose(f"schedule={name}", "optimizer=sgd"))
     task.trainer = _Trainer()
     built = task.configure_optimizers()
@@ -82,12 +83,14 @@ def test_a_schedule_ends_with_the_training(name):
     assert max(rates) == pytest.approx(0.05, rel=1e-6)
 
 
-def test_recipes_state_their_command():
+def test_recipes_state_command_machine_time_and_result():
     for path in (CONFIGS / "experiment").glob("*.yaml"):
-        head = list(
-            itertools.takewhile(lambda line: line.startswith("#"), path.read_text(encoding="utf-8").splitlines())
-        )
-        assert any(f"experiment={path.stem}" in line for line in head), path
+        lines = path.read_text(encoding="utf-8").splitlines()
+        head = "\n".join(itertools.takewhile(lambda line: line.startswith("#"), lines))
+        assert f"blitz-train experiment={path.stem}" in head, path
+        assert re.search(r"\d CPU cores|GPU", head), path
+        assert re.search(r"\d+ (s|min)\b", head), path
+        assert re.search(r"\d\d\.\d\d? %", head), path
 
 
 def test_a_shared_fact_is_said_once():

@@ -1,4 +1,5 @@
 import gzip
+import re
 import struct
 
 import pytest
@@ -111,16 +112,16 @@ def test_image_folder_with_its_own_validation(folder):
 @pytest.mark.parametrize(
     ("options", "answer"),
     [
-        ({"channels": 2}, r"data\.channels=2 is not valid"),
-        ({"fit": "squash"}, r"data\.fit=squash is not valid"),
-        ({"mean": [0.5] * 3}, "must have one value for each of 1 channels"),
+        ({"channels": 2}, "data.channels=2 is not valid: 1 is greyscale, 3 is RGB"),
+        ({"fit": "squash"}, "data.fit=squash is not valid"),
+        ({"mean": [0.5] * 3}, r"must have one value for each of 1 channels"),
     ],
 )
 def test_wrong_values_are_refused(options, answer):
-    with pytest.raises(ValueError, match=answer):
+    with pytest.raises(ValueError, match=re.escape(answer)):
         grey(Digits, **options)
 
 
 def test_set_up_fails_where_the_tensors_disagree():
-    with pytest.raises(ValueError, match="has a label 9, but data.classes names 4 classes"):
+    with pytest.raises(ValueError, match=r"has a label 9, but .* names 4 classes"):
         ready(grey(Digits, classes=TEN[:4]))

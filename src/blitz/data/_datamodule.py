@@ -104,8 +104,8 @@ class ImageDataModule(LightningDataModule):
         return split
 
     def train_dataloader(self) -> DeviceLoader:
-        shuffle = not (self.trainer and self.trainer.overfit_batches)  # else every epoch would overfit other batches
-        return self._loader("train", self.batch_size, shuffle=shuffle, seed=self.seed, augment=self.augment)
+        overfit = getattr(self.trainer, "overfit_batches", 0)  # batches that must be the same in every epoch
+        return self._loader("train", self.batch_size, shuffle=not overfit, seed=self.seed, augment=self.augment)
 
     def val_dataloader(self) -> DeviceLoader | list[DeviceLoader]:
         return self._loader("val", self.eval_batch_size) if "val" in self.splits else []
