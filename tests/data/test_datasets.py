@@ -6,6 +6,7 @@ import pytest
 import torch
 from PIL import Image
 
+from blitz.data.augment import Flip, Translate
 from blitz.data.cifar10 import CIFAR10
 from blitz.data.digits import Digits
 from blitz.data.image_folder import ImageFolder
@@ -125,3 +126,38 @@ def test_wrong_values_are_refused(options, answer):
 def test_set_up_fails_where_the_tensors_disagree():
     with pytest.raises(ValueError, match=r"has a label 9, but .* names 4 classes"):
         ready(grey(Digits, classes=TEN[:4]))
+
+
+@pytest.mark.parametrize("source", ["folder", "digits"])
+def test_workers_give_the_same_batches(source, folder):
+    """Two processes that fetch, against the whole split on the device: bit for bit, augmentation included."""
+    names = sorted(path.name for path in (folder / "train").iterdir())
+    augment = {"flip": Flip(), "translate": Translate(2)}
+
+    def batches(**options):
+        if source == "folder":
+            data = ready(grey(ImageFolder, folder, classes=names, num_classes=3, augment=augment, **options))
+        else:
+            data = ready(grey(Digits, augment=augment, **options | {"batch_size": 500}))
+        loader = data.train_dataloader()
+        for epoch in range(2):
+            loader.set_epoch(epoch)
+            yield from loader
+
+    ours = list(batches(loader="device"))
+    theirs = list(batches(loader="workers", num_workers=2))
+    assert len(ours) == len(theirs) > 4
+    for (images, labels), (others, other_labels) in zip(ours, theirs, strict=True):
+        assert torch.equal(images, others)
+        assert torch.equal(labels, other_labels)
+
+
+def test_what_does_not_fit_is_not_loaded(folder):
+    names = sorted(path.name for path in (folder / "train").iterdir())
+    small, large = (
+        ready(grey(ImageFolder, folder, classes=names, num_classes=3, memory_limit=limit)) for limit in (1e-6, 1.0)
+    )
+    assert isinstance(large.splits["train"].images, torch.Tensor)
+    assert not isinstance(small.splits["test"].images, torch.Tensor)
+    with pytest.raises(ValueError, match=r"data.loader=disk is not valid; there are auto, device, workers"):
+        grey(Digits, loader="disk")

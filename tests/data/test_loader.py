@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from blitz.data._loader import DeviceLoader, Split
+from blitz.data._loader import Loader, Split
 from blitz.data._random import generator
 from blitz.data.augment import Cutout, Flip, Translate
 
@@ -16,7 +16,7 @@ def split(n=103, size=8):
 
 
 def loader(batch_size=10, **options):
-    return DeviceLoader(split(), batch_size, ZERO, ONE, **options)
+    return Loader(split(), batch_size, ZERO, ONE, **options)
 
 
 def test_shapes_and_types():
@@ -51,7 +51,7 @@ def test_augmentation_is_a_function_of_seed_epoch_and_image():
     augment = [Flip(), Translate(2), Cutout(4)]
 
     def images(seed=0, epoch=0, batch_size=10, shuffle=True):
-        it = DeviceLoader(split(), batch_size, ZERO, ONE, shuffle=shuffle, seed=seed, augment=augment)
+        it = Loader(split(), batch_size, ZERO, ONE, shuffle=shuffle, seed=seed, augment=augment)
         it.set_epoch(epoch)
         batches = list(it)
         order = torch.cat([labels for _, labels in batches]).argsort()

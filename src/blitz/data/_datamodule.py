@@ -1,15 +1,18 @@
 """What every data set shares: splits, checks and loaders. A data set itself is a subclass that reads its splits."""
 
+import os
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from lightning import LightningDataModule
 from torch import Tensor
 
-from blitz.data._loader import DeviceLoader, Split
+from blitz.data._loader import Loader, Split
 from blitz.data._transforms import FITS, MODES, stratified_split
 from blitz.data.augment import Augmentation
+
+LOADERS = ("auto", "device", "workers")
 
 
 class ImageDataModule(LightningDataModule):
@@ -23,6 +26,10 @@ class ImageDataModule(LightningDataModule):
         mean: per channel, of values in [0, 1]; with ``std`` it normalises the batches.
         val_fraction: the part of the training split held out for validation, class by class, unless the data set
             brings a validation split of its own. The test split is the official one, untouched.
+        loader: ``device`` keeps a split as one tensor there, ``workers`` has processes fetch each batch; ``auto`` takes
+            the first where the split fits into ``memory_limit``, the second where it does not.
+        memory_limit: GiB of uint8 images, for each split.
+        num_workers: one a core where it is None.
         split_seed: draws the validation images; ``seed`` draws the training order and the augmentation.
 
     Raises:
@@ -45,12 +52,17 @@ class ImageDataModule(LightningDataModule):
         split_seed: int = 0,
         seed: int = 0,
         augment: Mapping[str, Augmentation] | None = None,
+        loader: Literal["auto", "device", "workers"] = "auto",
+        memory_limit: float = 4.0,
+        num_workers: int | None = None,
     ) -> None:
         super().__init__()
         if channels not in MODES:
             raise ValueError(f"data.channels={channels} is not valid: 1 is greyscale, 3 is RGB")
         if fit not in FITS:
             raise ValueError(f"data.fit={fit} is not valid; there are {', '.join(FITS)}")
+        if loader not in LOADERS:
+            raise ValueError(f"data.loader={loader} is not valid; there are {', '.join(LOADERS)}")
         for name, values in (("mean", mean), ("std", std)):
             if len(values) != channels:
                 raise ValueError(f"data.{name}={list(values)} must have one value for each of {channels} channels")
@@ -66,6 +78,9 @@ class ImageDataModule(LightningDataModule):
         self.split_seed = split_seed
         self.seed = seed
         self.augment = list((augment or {}).values())
+        self.loader = loader
+        self.memory_limit = memory_limit
+        self.num_workers = num_workers
         self.splits: dict[str, Split] = {}
 
     def read(self, name: Literal["train", "val", "test"]) -> Split | None:
@@ -92,10 +107,10 @@ class ImageDataModule(LightningDataModule):
         split = self.read(name)
         assert split is not None
         size = (self.channels, self.image_size, self.image_size)
-        if split.images.shape[1:] != size:
+        shape = split.images[torch.zeros(1, dtype=torch.long)].shape[1:]
+        if shape != size:
             raise ValueError(
-                f"the data's images are {_times(split.images.shape[1:])}, "
-                f"but data.channels and data.image_size say {_times(size)}"
+                f"the data's images are {_times(shape)}, but data.channels and data.image_size say {_times(size)}"
             )
         if int(split.labels.max()) >= len(self.classes):
             raise ValueError(
@@ -103,28 +118,34 @@ class ImageDataModule(LightningDataModule):
             )
         return split
 
-    def train_dataloader(self) -> DeviceLoader:
+    def in_memory(self, n: int) -> bool:
+        """Whether a split of ``n`` images is to be one tensor."""
+        if self.loader == "auto":
+            return n * self.channels * self.image_size**2 <= self.memory_limit * 2**30
+        return self.loader == "device"
+
+    def train_dataloader(self) -> Loader:
         overfit = getattr(self.trainer, "overfit_batches", 0)  # batches that must be the same in every epoch
         return self._loader("train", self.batch_size, shuffle=not overfit, seed=self.seed, augment=self.augment)
 
-    def val_dataloader(self) -> DeviceLoader | list[DeviceLoader]:
+    def val_dataloader(self) -> Loader | list[Loader]:
         return self._loader("val", self.eval_batch_size) if "val" in self.splits else []
 
-    def test_dataloader(self) -> DeviceLoader:
+    def test_dataloader(self) -> Loader:
         return self._loader("test", self.eval_batch_size)
 
-    def predict_dataloader(self) -> DeviceLoader:
+    def predict_dataloader(self) -> Loader:
         return self.test_dataloader()
 
-    def _loader(self, name: str, batch_size: int, **options: object) -> DeviceLoader:
+    def _loader(self, name: str, batch_size: int, **options: Any) -> Loader:
+        split = self.splits[name]
         device = self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
-        split = Split(*(tensor.to(device) for tensor in self.splits[name]))
-        mean, std = (_per_channel(values, device) for values in (self.mean, self.std))
-        return DeviceLoader(split, batch_size, mean, std, **options)  # type: ignore[arg-type]
-
-
-def _per_channel(values: Sequence[float], device: torch.device) -> Tensor:
-    return torch.tensor(values, device=device).reshape(-1, 1, 1)
+        in_memory = self.in_memory(len(split.labels))
+        if in_memory and isinstance(split.images, Tensor):
+            split = Split(split.images.to(device), split.labels.to(device))
+        workers = 0 if in_memory else self.num_workers or os.cpu_count() or 1
+        mean, std = (torch.tensor(values).reshape(-1, 1, 1) for values in (self.mean, self.std))
+        return Loader(split, batch_size, mean, std, device=device, workers=workers, **options)
 
 
 def _times(sizes: Sequence[int]) -> str:

@@ -1,28 +1,43 @@
-"""Batches from a split that lives on the device: a batch is an index; no worker, queue or copy stands between."""
+"""Batches: an index into a split that lives on the device, or worker processes where it is too large for that."""
 
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 from blitz.data._random import generator
 from blitz.data._transforms import normalize
 from blitz.data.augment import Augmentation
 
 
+class Images(Protocol):
+    """What a uint8 tensor ``(n, channels, size, size)`` is, and what decodes its images when they are asked for."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, rows: Any) -> Tensor: ...
+
+
 class Split(NamedTuple):
     """``images``: uint8 ``(n, channels, size, size)``; ``labels``: int64 ``(n,)``."""
 
-    images: Tensor
+    images: Images
     labels: Tensor
 
+    def take(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        return self.images[rows], self.labels[rows]
 
-class DeviceLoader:
-    """Batches ``(images, labels)``: float32 ``(b, channels, size, size)`` and int64 ``(b,)``, on the split's device.
 
-    The order and the augmentation are a function of ``(seed, epoch)`` alone. Lightning tells the epoch through
-    ``sampler.set_epoch`` as it does for a DataLoader with a distributed sampler.
+class Loader:
+    """Batches ``(images, labels)``: float32 ``(b, channels, size, size)`` and int64 ``(b,)``, on ``device``.
+
+    Order and augmentation are a function of ``(seed, epoch)`` alone, and the same however the images are fetched.
+    Lightning tells the epoch through ``sampler.set_epoch``, as it does for a DataLoader with a distributed sampler.
+
+    Args:
+        workers: processes that fetch the images; with 0 an index does, and the split is best on ``device`` already.
     """
 
     def __init__(
@@ -32,24 +47,38 @@ class DeviceLoader:
         mean: Tensor,
         std: Tensor,
         *,
+        device: torch.device | str = "cpu",
         shuffle: bool = False,
         seed: int = 0,
         augment: Sequence[Augmentation] = (),
+        workers: int = 0,
     ) -> None:
         self.split = split
         self.batch_size = batch_size
-        self.mean, self.std = mean, std
+        self.device = torch.device(device)
+        self.mean, self.std = mean.to(device), std.to(device)
         self.shuffle = shuffle
         self.seed = seed
         self.augment = augment
         self.epoch = 0
+        self._sampler = _Rows()
+        self._workers = None
+        if workers:  # they live as long as the loader, and each fetches whole batches
+            self._workers = DataLoader(
+                _Dataset(split),
+                sampler=self._sampler,
+                batch_size=None,
+                num_workers=workers,
+                pin_memory=self.device.type == "cuda",
+                persistent_workers=True,
+            )
 
     @property
-    def sampler(self) -> "DeviceLoader":
+    def sampler(self) -> "Loader":
         return self
 
     @property
-    def batch_sampler(self) -> "DeviceLoader":
+    def batch_sampler(self) -> "Loader":
         return self
 
     def set_epoch(self, epoch: int) -> None:
@@ -60,17 +89,40 @@ class DeviceLoader:
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         # A generator, so that nothing is drawn before the first batch: Lightning sets the epoch after it calls iter().
-        images, labels = self.split
-        n, device = len(labels), labels.device
-        order = None
-        if self.shuffle:
-            order = torch.randperm(n, generator=generator(self.seed, "order", self.epoch)).to(device)
-        draws = [a.draw(n, self.seed + i, self.epoch).to(device) for i, a in enumerate(self.augment)]
-        for start in range(0, n, self.batch_size):
-            rows: Any = slice(start, start + self.batch_size)
-            if order is not None:
-                rows = order[rows]
-            batch = images[rows]
+        n = len(self.split.labels)
+        draws = [a.draw(n, self.seed + i, self.epoch).to(self.device) for i, a in enumerate(self.augment)]
+        rows = self._rows()
+        for here, (images, labels) in zip(rows, self._fetch(rows), strict=True):
             for augmentation, drawn in zip(self.augment, draws, strict=True):
-                batch = augmentation.apply(batch, drawn[rows])
-            yield normalize(batch, self.mean, self.std), labels[rows]
+                images = augmentation.apply(images, drawn[here])
+            yield normalize(images, self.mean, self.std), labels
+
+    def _rows(self) -> Sequence[Tensor]:
+        """The epoch's batches, as rows of the split."""
+        n = len(self.split.labels)
+        rng = generator(self.seed, "order", self.epoch)
+        order = torch.randperm(n, generator=rng) if self.shuffle else torch.arange(n)
+        return torch.split(order.to(self.device), self.batch_size)
+
+    def _fetch(self, rows: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
+        if self._workers is None:
+            return (self.split.take(here) for here in rows)
+        self._sampler.rows = [here.cpu() for here in rows]
+        return ((x.to(self.device, non_blocking=True), y.to(self.device, non_blocking=True)) for x, y in self._workers)
+
+
+class _Rows(Sampler[Tensor]):
+    """The rows of each batch of the epoch at hand."""
+
+    rows: Sequence[Tensor] = ()
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return iter(self.rows)
+
+
+class _Dataset(Dataset[tuple[Tensor, Tensor]]):
+    def __init__(self, split: Split) -> None:
+        self.split = split
+
+    def __getitem__(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        return self.split.take(rows)

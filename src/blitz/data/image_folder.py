@@ -1,6 +1,9 @@
 """Your own images: ``root/{train,test}/<class>/*``, and ``root/val/<class>/*`` where you have it."""
 
+import os
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -8,6 +11,7 @@ import torch
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
+from blitz.data import _cache
 from blitz.data._datamodule import ImageDataModule
 from blitz.data._loader import Split
 from blitz.data._transforms import fit, to_tensor
@@ -18,50 +22,78 @@ EXTENSIONS = frozenset(Image.registered_extensions())
 class ImageFolder(ImageDataModule):
     """A class is a folder of ``train``; images of any size and mode become ``(channels, image_size, image_size)``.
 
+    What was decoded once is kept in ``root/.blitz`` and read from there until a file of the split changes.
+
     Raises:
         ValueError: a split or a class is missing or empty, or a file cannot be read as an image; it is named.
     """
 
     def read(self, name: Literal["train", "val", "test"]) -> Split | None:
-        folder = Path(self.root).expanduser() / name
+        root = Path(self.root).expanduser()
+        folder = root / name
         if not folder.is_dir():
             if name == "val":
                 return None
             raise ValueError(
                 f"data.root={self.root}: no folder {folder}; an image folder holds train/<class>/* and test/<class>/*"
             )
-        unknown = sorted(
-            {entry.name for entry in folder.iterdir() if entry.is_dir()} - set(self.classes) - _hidden(folder)
-        )
-        if unknown:
-            raise ValueError(
-                f"{folder / unknown[0]}: not a class of {folder.parent / 'train'} ({', '.join(self.classes)})"
-            )
-        files = [(path, label) for label, cls in enumerate(self.classes) for path in self._files(folder / cls, name)]
-        if not files:
+        self._refuse_unknown_classes(folder)
+        files = [list(_images(folder / cls)) for cls in self.classes]
+        if name == "train":  # in val and test a class may be absent: its accuracy is then n/a
+            for cls, found in zip(self.classes, files, strict=True):
+                if not found:
+                    raise ValueError(f"{folder / cls}: no images in it; a class needs some to be learned from")
+        labels = torch.tensor([label for label, found in enumerate(files) for _ in found])
+        entries = [entry for found in files for entry in found]
+        if not entries:
             raise ValueError(f"{folder}: no images in it; put them into {folder}/<class>/")
-        images = torch.empty(len(files), self.channels, self.image_size, self.image_size, dtype=torch.uint8)
-        with ThreadPoolExecutor() as pool:  # decoding releases the GIL
-            for row, image in enumerate(pool.map(self._decode, (path for path, _ in files), chunksize=64)):
-                images[row] = image
-        return Split(images, torch.tensor([label for _, label in files]))
+        decode = partial(_decode, channels=self.channels, size=self.image_size, how=self.fit)
+        images = Files([entry.path for entry in entries], decode)
+        if not self.in_memory(len(entries)):
+            return Split(images, labels)
+        kind = f"{name}-{self.channels}x{self.image_size}-{self.fit}"
+        return Split(_cache.tensor(root / ".blitz", kind, _cache.fingerprint(root, entries), images.decode_all), labels)
 
-    def _files(self, folder: Path, name: str) -> list[Path]:
-        files = sorted(folder.glob("*")) if folder.is_dir() else []
-        images = [path for path in files if path.suffix.lower() in EXTENSIONS and not path.name.startswith(".")]
-        if name == "train" and not images:  # in val and test a class may be absent: its accuracy is then n/a
-            raise ValueError(
-                f"{folder}: no images in it, and a class needs some to be learned from; fill it or remove it"
-            )
+    def _refuse_unknown_classes(self, folder: Path) -> None:
+        there = {entry.name for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith(".")}
+        for unknown in sorted(there - set(self.classes)):
+            known = ", ".join(self.classes)
+            raise ValueError(f"{folder / unknown}: not a class of {folder.parent / 'train'} ({known})")
+
+
+class Files:
+    """Images that stay files until they are asked for."""
+
+    def __init__(self, paths: Sequence[str], decode: Callable[[str], Tensor]) -> None:
+        self.paths, self.decode = paths, decode
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, rows: Tensor) -> Tensor:
+        """uint8 ``(len(rows), channels, size, size)``."""
+        return torch.stack([self.decode(self.paths[row]) for row in rows.tolist()])
+
+    def decode_all(self) -> Tensor:
+        first = self.decode(self.paths[0])
+        images = torch.empty(len(self), *first.shape, dtype=torch.uint8)
+        with ThreadPoolExecutor() as pool:  # decoding releases the GIL
+            for row, image in enumerate(pool.map(self.decode, self.paths)):
+                images[row] = image
         return images
 
-    def _decode(self, path: Path) -> Tensor:
-        try:
-            with Image.open(path) as image:
-                return fit(to_tensor(image, self.channels), self.image_size, self.fit)
-        except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
-            raise ValueError(f"{path}: cannot be read as an image ({' '.join(str(error).split())})") from error
+
+def _images(folder: Path) -> Iterator[os.DirEntry[str]]:
+    """The images of a class, by name; none where there is no such folder."""
+    if folder.is_dir():
+        for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
+            if Path(entry.name).suffix.lower() in EXTENSIONS and not entry.name.startswith("."):
+                yield entry
 
 
-def _hidden(folder: Path) -> set[str]:
-    return {entry.name for entry in folder.iterdir() if entry.name.startswith(".")}
+def _decode(path: str, channels: int, size: int, how: str) -> Tensor:
+    try:
+        with Image.open(path) as image:
+            return fit(to_tensor(image, channels), size, how)
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
+        raise ValueError(f"{path}: cannot be read as an image ({' '.join(str(error).split())})") from error
