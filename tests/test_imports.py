@@ -8,7 +8,7 @@ import pytest
 from blitz.config import PROJECT
 
 SRC = PROJECT / "src"
-ROOMS = ("data", "task", "model", "callback", "device", "optimizer", "schedule")
+ROOMS = ("data", "task", "model", "callback", "logger", "device", "optimizer", "schedule")
 HYDRA = {"train", "eval", "cli", "config", "build"}  # the only ones that know it
 NO_LIGHTNING = {"model", "optimizer", "schedule", "_transforms", "_random", "_loader", "augment", "plots"}
 

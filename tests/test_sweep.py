@@ -101,9 +101,10 @@ def test_hparams_lists_the_hyper_parameters_with_the_final_metrics(sweep, tensor
     folder, _ = sweep
     experiment = _ask(tensorboard, "/data/plugin/hparams/experiment", {"experimentName": ""})
     columns = {column["name"] for column in experiment["hparamInfos"]}
-    assert {"optimizer.lr", "optimizer._target_", "optimizer.momentum", "optimizer.betas.0", "seed"} <= columns
+    assert {"optimizer.lr", "optimizer", "optimizer.momentum", "optimizer.betas.0", "seed"} <= columns
     metrics = [info["name"]["tag"] for info in experiment["metricInfos"]]
     assert {"test/acc", "val/acc", "test/loss"} <= set(metrics)
+    assert "epoch" not in metrics
     body = {
         "experimentName": "",
         "allowedStatuses": ["STATUS_UNKNOWN", "STATUS_SUCCESS", "STATUS_FAILURE", "STATUS_RUNNING"],
@@ -119,6 +120,9 @@ def test_hparams_lists_the_hyper_parameters_with_the_final_metrics(sweep, tensor
             shown = {value["name"]["tag"]: value["value"] for value in group["metricValues"]}
             assert shown["test/acc"] == pytest.approx(json.loads((run / "metrics.json").read_text())["test/acc"])
             assert group["hparams"]["optimizer.lr"] == 0.01
+            assert group["sessions"][0]["status"] == "STATUS_SUCCESS"
+        else:
+            assert group["sessions"][0]["status"] == "STATUS_FAILURE"
 
 
 def test_the_entry_point_returns_the_metric_to_optimize(tmp_path):

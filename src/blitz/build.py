@@ -31,6 +31,7 @@ NOT_HPARAMS = (
     "trainer.default_root_dir",
     "data.root",
     "data.classes",
+    "data.seed",
 )
 
 
@@ -160,12 +161,14 @@ def check_metrics(cfg: DictConfig, task: Classify, data: ImageDataModule) -> Non
 
 
 def hparams(config: dict[str, Any]) -> dict[str, Any]:
-    """Dotted key to plain value of all that may tell two runs apart."""
-    return {
-        key: value if isinstance(value, bool | int | float | str) else str(value)
-        for key, value in leaves(config)
-        if not key.startswith(NOT_HPARAMS) and not key.endswith(("_partial_", "_convert_"))
-    }
+    """What may tell two runs apart: dotted key to plain value, ``optimizer`` to ``SGD``."""
+    found = {}
+    for key, value in leaves(config):
+        if key.endswith("._target_"):
+            found[key.removesuffix("._target_")] = value.rpartition(".")[2]
+        elif not key.startswith(NOT_HPARAMS) and not key.endswith("_") and value is not None:
+            found[key] = value
+    return found
 
 
 def _check_device(accelerator: str) -> None:

@@ -75,10 +75,16 @@ def start(run: Path, config: Mapping[str, Any], task: LightningModule, data: Ima
     images = " + ".join(f"{len(split.labels):,} {name}" for name, split in data.splits.items())
     size = f"{data.channels}×{data.image_size}×{data.image_size}"
     device = trainer.strategy.root_device
-    where = f"{device.type}, {torch.get_num_threads()} threads" if device.type == "cpu" else str(device)
+    threads = torch.get_num_threads()
+    where = (
+        f"{device.type}, {threads} {'thread' if threads == 1 else 'threads'}" if device.type == "cpu" else str(device)
+    )
+    fetched = (
+        f"whole on {device.type}" if data.in_memory(len(data.splits["train"].labels)) else f"{data.workers} workers"
+    )
     facts(
         model=f"{net}, {parameters:,} parameters, on {where}",
-        data=f"{type(data).__name__}, {images} images of {size}, {len(data.classes)} classes",
+        data=f"{type(data).__name__}, {images} images of {size}, {len(data.classes)} classes, {fetched}",
         run=f"{short(run)}, seed {config['seed']}",
     )
 

@@ -80,7 +80,7 @@ class ImageDataModule(LightningDataModule):
         self.augment = list((augment or {}).values())
         self.loader = loader
         self.memory_limit = memory_limit
-        self.num_workers = num_workers
+        self.workers = num_workers or os.cpu_count() or 1
         self.splits: dict[str, Split] = {}
 
     def read(self, name: Literal["train", "val", "test"]) -> Split | None:
@@ -143,9 +143,8 @@ class ImageDataModule(LightningDataModule):
         in_memory = self.in_memory(len(split.labels))
         if in_memory and isinstance(split.images, Tensor):
             split = Split(split.images.to(device), split.labels.to(device))
-        workers = 0 if in_memory else self.num_workers or os.cpu_count() or 1
         mean, std = (torch.tensor(values).reshape(-1, 1, 1) for values in (self.mean, self.std))
-        return Loader(split, batch_size, mean, std, device=device, workers=workers, **options)
+        return Loader(split, batch_size, mean, std, device=device, workers=0 if in_memory else self.workers, **options)
 
 
 def _times(sizes: Sequence[int]) -> str:

@@ -1,0 +1,48 @@
+"""Lightning's TensorBoard logger, with an HPARAMS tab that compares runs of different kinds."""
+
+import time
+from typing import Any
+
+from lightning.pytorch import loggers
+from lightning.pytorch.utilities import rank_zero_only
+from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.plugins.hparams import metadata
+from tensorboard.plugins.hparams.api_pb2 import STATUS_FAILURE, STATUS_SUCCESS
+from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData, SessionEndInfo
+from torch.utils.tensorboard.summary import hparams
+
+
+class TensorBoardLogger(loggers.TensorBoardLogger):
+    """A run's hyper-parameters are written when it starts and its end when it ends, and no list of columns.
+
+    TensorBoard then shows the union of all runs' columns; Lightning's logger writes a list with each run, and
+    TensorBoard takes one run's for all. The figure ``epoch``, which Lightning adds to every other, is left out: it
+    would be the first curve and the first column.
+    """
+
+    @rank_zero_only
+    def log_hyperparams(self, params: dict[str, Any], *_: Any, **__: Any) -> None:  # type: ignore[override]
+        """Write ``params``, dotted keys to plain values."""
+        _, start, _ = hparams(params, {})  # type: ignore[no-untyped-call]
+        self.experiment._get_file_writer().add_summary(start)
+
+    @rank_zero_only
+    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:  # type: ignore[override]
+        super().log_metrics({name: value for name, value in metrics.items() if name != "epoch"}, step)
+
+    @rank_zero_only
+    def finalize(self, status: str) -> None:
+        if self._experiment is not None:
+            self.experiment._get_file_writer().add_summary(_session_end(status))
+            self.experiment.close()
+
+    def save(self) -> None:
+        """Not Lightning's hparams.yaml: config.yaml stands in the same folder."""
+
+
+def _session_end(status: str) -> Summary:
+    """What torch writes for a success alone."""
+    code = STATUS_SUCCESS if status == "success" else STATUS_FAILURE
+    end = SessionEndInfo(status=code, end_time_secs=time.time())
+    described = metadata.create_summary_metadata(HParamsPluginData(session_end_info=end))
+    return Summary(value=[Summary.Value(tag=metadata.SESSION_END_INFO_TAG, metadata=described)])
