@@ -23,16 +23,7 @@ from blitz.data._datamodule import ImageDataModule
 from blitz.data._transforms import Transform
 from blitz.task.classify import TOTAL_STEPS, Classify
 
-NOT_HPARAMS = (
-    "run_dir",
-    "optimized_metric",
-    "callback",
-    "logger",
-    "trainer.default_root_dir",
-    "data.root",
-    "data.classes",
-    "data.seed",
-)
+NOT_HPARAMS = ("run_dir", "optimized_metric", "callback", "logger", "data.root", "data.classes")
 
 
 def plain(cfg: DictConfig) -> dict[str, Any]:
@@ -126,9 +117,8 @@ def trainer(cfg: DictConfig) -> Trainer:
     _check_device(cfg.trainer.accelerator)
     callbacks: list[Callback] = [instantiate(node) for node in cfg.callback.values() if node is not None]
     loggers = [_logger(name, node) for name, node in cfg.logger.items() if node is not None]
-    config = plain(cfg)
     make = instantiate(cfg.trainer, _partial_=True, _convert_="all")
-    built: Trainer = make(callbacks=[*callbacks, RunConfig(config, hparams(config))], logger=loggers)
+    built: Trainer = make(callbacks=[*callbacks, RunConfig(plain(cfg), hparams(cfg))], logger=loggers)
     return built
 
 
@@ -160,13 +150,13 @@ def check_metrics(cfg: DictConfig, task: Classify, data: ImageDataModule) -> Non
             raise ValueError(f"{key}={metric} will not be logged; {choices}")
 
 
-def hparams(config: dict[str, Any]) -> dict[str, Any]:
-    """What may tell two runs apart: dotted key to plain value, ``optimizer`` to ``SGD``."""
+def hparams(cfg: DictConfig) -> dict[str, Any]:
+    """What may tell two runs apart, without what is interpolated: dotted key to value, ``optimizer`` to ``SGD``."""
     found = {}
-    for key, value in leaves(config):
+    for key, value in leaves(OmegaConf.to_container(cfg)):
         if key.endswith("._target_"):
             found[key.removesuffix("._target_")] = value.rpartition(".")[2]
-        elif not key.startswith(NOT_HPARAMS) and not key.endswith("_") and value is not None:
+        elif not key.startswith(NOT_HPARAMS) and not key.endswith("_") and value is not None and "${" not in str(value):
             found[key] = value
     return found
 

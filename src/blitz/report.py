@@ -2,6 +2,8 @@
 
 import logging
 import os
+import shutil
+import sys
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -62,6 +64,14 @@ def percent(value: float | None) -> str:
     return "n/a" if value is None else f"{value * 100:.2f} %"
 
 
+def dashboard(folder: Path) -> str:
+    """The command that shows the runs in a folder, as it works from here, in this environment or outside of it."""
+    program = Path(sys.executable).with_name("tensorboard")
+    found = shutil.which("tensorboard")
+    name = "tensorboard" if found and Path(found).parent == program.parent else short(program)
+    return f"{name} --logdir {short(folder)}"
+
+
 def facts(**lines: str) -> None:
     """A word and what it is, a line each. Never wrapped or cut: paths are there to be copied."""
     for word, text in lines.items():
@@ -72,8 +82,7 @@ def start(run: Path, config: Mapping[str, Any], task: LightningModule, data: Ima
     """What is about to run, on what, and where it will be found."""
     net = config["model"]["_target_"].rpartition(".")[2]
     parameters = sum(parameter.numel() for parameter in task.parameters())
-    images = " + ".join(f"{len(split.labels):,} {name}" for name, split in data.splits.items())
-    size = f"{data.channels}×{data.image_size}×{data.image_size}"
+    sizes = " + ".join(f"{len(split.labels):,} {name}" for name, split in data.splits.items())
     device = trainer.strategy.root_device
     threads = torch.get_num_threads()
     where = (
@@ -84,7 +93,8 @@ def start(run: Path, config: Mapping[str, Any], task: LightningModule, data: Ima
     )
     facts(
         model=f"{net}, {parameters:,} parameters, on {where}",
-        data=f"{type(data).__name__}, {images} images of {size}, {len(data.classes)} classes, {fetched}",
+        data=f"{type(data).__name__}, {sizes} images",
+        images=f"{data.channels}×{data.image_size}×{data.image_size}, {len(data.classes)} classes, {fetched}",
         run=f"{short(run)}, seed {config['seed']}",
     )
 
@@ -95,7 +105,7 @@ def end(run: Run, classes: Sequence[str], counts: Tensor) -> None:
     console.print(per_class(classes, counts), highlight=False)
     facts(
         test_accuracy=f"{percent(correct / count)}  ({correct:,} of {count:,})",
-        dashboard=f"tensorboard --logdir {short(run.path.parent)}",
+        dashboard=dashboard(run.path.parent),
         run=short(run.path),
     )
 
@@ -110,4 +120,4 @@ def sweep(jobs: Sequence[Sequence[str]], folders: Sequence[Path]) -> None:
         name = " ".join(override for override in overrides if override not in shared)
         table.add_row(escape(name), percent((metrics or {}).get("test/acc")), state)
     console.print(table, highlight=False)
-    facts(dashboard=f"tensorboard --logdir {short(folders[0].parent)}", sweep=short(folders[0].parent))
+    facts(dashboard=dashboard(folders[0].parent), sweep=short(folders[0].parent))
