@@ -225,3 +225,31 @@ def test_cifar10_tutorial_learns_for_real(train, cifar10_folder, capsys):
     assert figures["test/acc"] > 0.2, "chance is 0.1, and 8,000 images are seen"
     assert math.isfinite(figures["train/loss"])
     assert "[1,  2000] loss: " in capsys.readouterr().out
+
+
+def test_compiled(train, command, tmp_path, capsys):
+    """In place: the checkpoint's keys are as ever, and compilation is not counted as training."""
+    run = train(*QUICK, "compile=true", "seed=1", into="compiled")
+    assert re.search(r"compiled in \d+\.\d s\n.*trained in \d\.\d s", capsys.readouterr().out, re.DOTALL)
+    plain = train(*QUICK, "seed=1", into="plain")
+    ours, theirs = (runs.load(path).state_dict() for path in (run, plain))
+    assert ours.keys() == theirs.keys()
+    for key in ours:
+        torch.testing.assert_close(ours[key], theirs[key], rtol=1e-4, atol=1e-5)
+
+
+def test_the_layout_changes_nothing_but_the_speed(train):
+    weights = [
+        runs.load(
+            train(*QUICK, "seed=1", f"channels_last={value}", f"optimizer.fused={value}", into=value)
+        ).state_dict()
+        for value in ("true", "false")
+    ]
+    for key in weights[0]:
+        torch.testing.assert_close(weights[0][key], weights[1][key], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("words", "threads"), [(["data.batch_size=4"], 1), (["threads=1"], 1), (["threads=3"], 3)])
+def test_threads(words, threads, train):
+    train("debug=one_batch", *words)
+    assert torch.get_num_threads() == threads

@@ -16,6 +16,7 @@ from lightning.pytorch.accelerators import AcceleratorRegistry
 from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from blitz.callback._run_config import RunConfig
 from blitz.config import leaves
@@ -23,6 +24,7 @@ from blitz.data._datamodule import ImageDataModule
 from blitz.data._transforms import Transform
 from blitz.task.classify import TOTAL_STEPS, Classify
 
+CORES = torch.get_num_threads()  # before a run sets its own number: OMP_NUM_THREADS, or the machine's
 NOT_HPARAMS = ("run_dir", "optimized_metric", "callback", "logger", "data.root", "data.classes")
 
 
@@ -76,11 +78,17 @@ def task(cfg: DictConfig) -> Classify:
         ValueError: the network cannot take the data's images, or does not answer with one logit a class.
     """
     net = instantiate(cfg.model, _convert_="all")
-    check_fit(net, cfg)
+    flops = check_fit(net, cfg)
+    torch.set_num_threads(cfg.threads or _threads(flops * cfg.data.batch_size))
+    tune(net, cfg)
     optimizer, schedule = (instantiate(node, _convert_="all") or None for node in (cfg.optimizer, cfg.schedule))
     make = instantiate(cfg.task, _partial_=True, _convert_="all")
     module: Classify = make(
-        net=net, optimizer=optimizer, schedule=schedule, classes=list(cfg.data.classes), transform=transform(cfg.data)
+        net=net,
+        optimizer=optimizer,
+        schedule=schedule,
+        classes=list(cfg.data.classes),
+        transform=transform(cfg.data),
     )
     return module
 
@@ -89,8 +97,28 @@ def transform(data: Any) -> Transform:
     return Transform(data["channels"], data["image_size"], data["fit"], list(data["mean"]), list(data["std"]))
 
 
-def check_fit(net: nn.Module, cfg: DictConfig) -> None:
-    """Send two black images through, so that a misfit is told in the data's words and not as a matrix product."""
+def tune(net: nn.Module, cfg: DictConfig) -> None:
+    """What changes a network's speed and nothing else: its memory layout, and compilation.
+
+    On the CPU channels_last makes the tutorial's Net 1.1 to 1.2 times as fast, from batch 4 to 512.
+    """
+    on_cpu = cfg.trainer.accelerator == "cpu" or _available() == ["cpu"]
+    if on_cpu if cfg.channels_last is None else cfg.channels_last:
+        net.to(memory_format=torch.channels_last)
+    if cfg.compile:
+        net.compile()
+
+
+def _threads(flops: float) -> int:
+    """Threads for a batch that takes ``flops`` in its forward pass: with less than this each, they wait for one another."""
+    return max(1, min(CORES, round(flops / 20e6)))
+
+
+def check_fit(net: nn.Module, cfg: DictConfig) -> float:
+    """Send two black images through, so that a misfit is told in the data's words and not as a matrix product.
+
+    Returns the floating point operations that one image takes.
+    """
     channels, size, classes = cfg.data.channels, cfg.data.image_size, cfg.data.num_classes
     first = next((layer for layer in net.modules() if isinstance(layer, nn.Conv2d)), None)
     name = cfg.model["_target_"].rpartition(".")[2]
@@ -100,7 +128,7 @@ def check_fit(net: nn.Module, cfg: DictConfig) -> None:
         )
     training = net.training
     try:
-        with torch.no_grad():
+        with torch.no_grad(), FlopCounterMode(display=False) as counter:
             shape = tuple(net.eval()(torch.zeros(2, channels, size, size)).shape)
     except (RuntimeError, ValueError) as error:
         reason = " ".join(str(error).split())
@@ -110,6 +138,7 @@ def check_fit(net: nn.Module, cfg: DictConfig) -> None:
     net.train(training)
     if shape != (2, classes):
         raise ValueError(f"{name} answers two images with {shape}, but {classes} classes need (2, {classes})")
+    return counter.get_total_flops() / 2
 
 
 def trainer(cfg: DictConfig) -> Trainer:
@@ -162,13 +191,17 @@ def hparams(cfg: DictConfig) -> dict[str, Any]:
 
 
 def _check_device(accelerator: str) -> None:
-    there = [name for name in ("cpu", "cuda", "mps") if AcceleratorRegistry[name]["accelerator"].is_available()]
+    there = _available()
     if accelerator not in ("auto", *there):
         device = "gpu" if accelerator == "cuda" else accelerator
         raise ValueError(
             f"device={device}: this machine has no {accelerator} device that torch {torch.__version__} can use; "
             f"there is {', '.join(there)}"
         )
+
+
+def _available() -> list[str]:
+    return [name for name in ("cpu", "cuda", "mps") if AcceleratorRegistry[name]["accelerator"].is_available()]
 
 
 def _targets(node: Any, path: str = "") -> Iterator[tuple[str, dict[str, Any]]]:

@@ -21,6 +21,9 @@ class TrainConfig:
     seed: int | None = None
     run_dir: str = MISSING
     optimized_metric: str | None = None
+    threads: int | None = None
+    channels_last: bool | None = None
+    compile: bool = False
     data: dict[str, Any] = field(default_factory=dict)
     model: dict[str, Any] = field(default_factory=dict)
     task: dict[str, Any] = field(default_factory=dict)
@@ -94,6 +97,7 @@ def check(cfg: DictConfig) -> None:
     _number(cfg, "data.batch_size", least=1, whole=True)
     _number(cfg, "data.eval_batch_size", least=1, whole=True)
     _number(cfg, "data.val_fraction", least=0, below=1)
+    _number(cfg, "threads", least=1, whole=True)
     _number(cfg, "seed", least=0, below=2**32, whole=True)
 
 

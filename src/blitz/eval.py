@@ -22,6 +22,7 @@ def evaluate(cfg: DictConfig) -> None:
     settings.callback, settings.logger = {}, {}
     if cfg.data_root:
         settings.data.root = cfg.data_root
+    build.tune(task.net, settings)
     trainer = build.trainer(settings)
     data = build.data(settings)
     data.prepare_data()
