@@ -110,7 +110,7 @@ def tune(net: nn.Module, cfg: DictConfig) -> None:
 
 
 def _threads(flops: float) -> int:
-    """Threads for a batch that takes ``flops`` in its forward pass: with less than this each, they wait for one another."""
+    """For a batch that takes ``flops`` in its forward pass: threads with less than this wait more than they work."""
     return max(1, min(CORES, round(flops / 20e6)))
 
 

@@ -35,6 +35,7 @@ class Progress(Callback):
         self.console = Console()
         self.bar: Bar | None = None
         self.epoch_seconds: float | None = None
+        self._compiles = False
         self._drawn = self._began = self._trained = 0.0
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -46,6 +47,7 @@ class Progress(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._trained = time.monotonic()
+        self._compiles = any(module._compiled_call_impl is not None for module in pl_module.modules())
         if trainer.is_global_zero:
             titles = [title for key, title in COLUMNS.items() if key.startswith("train") or trainer.enable_validation]
             self.console.print(
@@ -75,6 +77,11 @@ class Progress(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
+        if self._compiles:
+            self._compiles = False
+            seconds = time.monotonic() - self._began
+            self.console.print(f"{'':>9}  compiled in {seconds:.1f} s", style="dim", highlight=False)
+            self._trained = self._began = time.monotonic()
         if self.bar is not None and time.monotonic() - self._drawn > REFRESH_SECONDS:
             self.bar.update(self.bar.task_ids[-1], completed=batch_idx + 1, refresh=True)
             self._drawn = time.monotonic()
