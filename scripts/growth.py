@@ -1,0 +1,84 @@
+"""How time and memory grow: an epoch of more images takes that much longer, and a hundred epochs no more memory than one.
+
+``python scripts/growth.py`` (about four minutes on two cores) draws docs/growth.png from the MNIST images in data/,
+repeated as often as needed, trained as ``blitz-train data=mnist`` trains them.
+"""
+
+import resource
+import sys
+import tempfile
+import time
+
+import hydra
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+from lightning import Callback
+
+from blitz import build
+from blitz.cli import CONFIGS
+from blitz.config import PROJECT, register
+from blitz.data._loader import Split
+
+SIZES = (10_000, 50_000, 500_000)
+EPOCHS = 100
+FIGURE = PROJECT / "docs" / "growth.png"
+
+
+class Growth(Callback):
+    """Seconds of each epoch, and the peak of resident memory after it, in MiB."""
+
+    def __init__(self) -> None:
+        self.seconds: list[float] = []
+        self.memory: list[float] = []
+
+    def on_train_epoch_start(self, *_) -> None:
+        self._began = time.perf_counter()
+
+    def on_train_epoch_end(self, *_) -> None:
+        self.seconds.append(time.perf_counter() - self._began)
+        unit = 2**20 if sys.platform == "darwin" else 2**10
+        self.memory.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit)
+
+
+def train(images: int, epochs: int) -> Growth:
+    register()
+    with tempfile.TemporaryDirectory() as folder, hydra.initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        words = ["data=mnist", "data.val_fraction=0", "callback.checkpoint.monitor=null", "schedule=constant", "seed=0"]
+        cfg = hydra.compose("train", [*words, f"trainer.max_epochs={epochs}", "~callback.progress"])
+        cfg.run_dir = folder
+        task, data, trainer = build.task(cfg), build.data(cfg), build.trainer(cfg)
+        data.prepare_data()
+        data.setup("fit")
+        train = data.splits["train"]
+        times = -(-images // len(train.labels))
+        data.splits["train"] = Split(train.images.repeat(times, 1, 1, 1)[:images], train.labels.repeat(times)[:images])
+        trainer.callbacks.append(growth := Growth())
+        trainer.fit(task, data)
+    return growth
+
+
+def main() -> None:
+    memory = train(2_000, EPOCHS).memory
+    seconds = [min(train(size, 2).seconds) for size in SIZES]
+    for size, taken in zip(SIZES, seconds, strict=True):
+        print(f"{size:>9,} images: {taken:6.2f} s an epoch, {size / taken:,.0f} images/s")
+    print(f"peak memory after epoch 1: {memory[0]:,.0f} MiB, after epoch {EPOCHS}: {memory[-1]:,.0f} MiB")
+
+    figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3), layout="constrained")
+    left.plot(SIZES, seconds, "o-", color="#ee4c2c")
+    left.set(xlabel="images", ylabel="seconds an epoch", xlim=0, ylim=0, title="Time grows with the data")
+    left.xaxis.set_major_formatter(lambda value, _: f"{value / 1000:.0f}k")
+    right.plot(range(1, EPOCHS + 1), memory, color="#ee4c2c")
+    right.set(xlabel="epoch", ylabel="peak memory, MiB", xlim=(1, EPOCHS), ylim=(0, 1.3 * max(memory)))
+    right.set_title("Memory does not grow with the epochs")
+    for axes in (left, right):
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(alpha=0.3)
+    figure.savefig(FIGURE, dpi=120)
+    print(FIGURE)
+
+
+if __name__ == "__main__":
+    main()
