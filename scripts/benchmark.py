@@ -1,0 +1,485 @@
+"""How fast the template is: against the tutorial's loop, a straightforward Lightning module, and the bare maths.
+
+``make bench`` or ``python scripts/benchmark.py``. ``--quick`` takes under two minutes on two idle cores, ``--rows``
+picks rows by words in their names, ``--markdown`` prints the table for a README. The peers are in ``peers.py``.
+
+Both sides of a row are measured in turn (A B A B ...) in one process, with the same images, batch size, network,
+optimizer, number of threads and number of steps. A cell is the median of the rounds with their range; a ratio is the
+median of the rounds' own ratios, so that a machine that slows down for a while slows both sides, and above 1 the
+template is the faster one.
+
+What is timed: of training, from the end of the tenth step to the end of the last, so that imports, reading data and
+starting workers do not count, and no side's interval holds a validation. Of evaluation, the second of two passes. Of
+MNIST, the whole second epoch: training, validation, checkpoint. Of start-up, a command from its launch to its end, or
+to the end of its first training step. The template is built from its config as ``blitz-train`` builds it, and keeps its
+metrics, TensorBoard, checkpoints and progress bar, which like that of the peers draws on a terminal in memory.
+"""
+
+import argparse
+import contextlib
+import io
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import date
+from functools import partial
+from importlib import metadata
+from pathlib import Path
+
+import hydra
+import torch
+from lightning import Callback, LightningModule, Trainer
+from omegaconf import DictConfig
+from rich import box
+from rich.console import Console
+from rich.table import Column, Table
+
+import peers
+from blitz import build
+from blitz.report import console  # the import also keeps Lightning quiet, as in a run
+from blitz.cli import CONFIGS
+from blitz.config import PROJECT, register
+from blitz.data._datamodule import ImageDataModule
+from blitz.data._loader import Split
+from blitz.model.net import Net
+
+WARM_UP_STEPS = 10
+TUTORIAL = ("optimizer=sgd", "optimizer.lr=0.001", "optimizer.momentum=0.9", "schedule=constant")
+DENSE_NET = ("model._target_=peers.DenseNet", "~model.in_channels", "~model.num_classes", "~model.image_size")
+AUGMENT = tuple(f"+data.augment.{name}._target_=blitz.data.augment.{name}" for name in ("Flip", "Translate", "Cutout"))
+BLITZ = (sys.executable, "-m", "blitz.train")
+STRAIGHTFORWARD = (sys.executable, str(Path(peers.__file__)))
+# For a run in a process of its own, which would import too much with this module.
+FIRST_STEP = """
+import os
+from lightning import Callback
+
+class FirstStep(Callback):
+    def on_train_batch_end(self, *_):
+        os._exit(0)
+"""
+
+
+@dataclass(frozen=True)
+class Row:
+    """Two ways to do the same, each a function that does it once and gives the seconds.
+
+    Args:
+        work: how many of ``unit`` are done in these seconds; without it the table gives the seconds themselves.
+        at_least: the ratio that the template is to reach.
+        at_most: the seconds that it is to stay within.
+        threads: None where the commands decide.
+    """
+
+    name: str
+    ours: Callable[[], float]
+    peer: Callable[[], float]
+    work: int = 0
+    unit: str = ""
+    at_least: float | None = None
+    at_most: float | None = None
+    threads: int | None = None
+
+
+@dataclass(frozen=True)
+class Measured:
+    """The seconds of a row's rounds."""
+
+    row: Row
+    ours: list[float]
+    peer: list[float]
+
+    @property
+    def ratios(self) -> list[float]:
+        return [peer / ours for ours, peer in zip(self.ours, self.peer, strict=True)]
+
+    def cells(self) -> list[str]:
+        row = self.row
+        goal = f"≥ {row.at_least:g}" if row.at_least else f"ours ≤ {row.at_most:g} s" if row.at_most else ""
+        reached = (row.at_least is None or statistics.median(self.ratios) >= row.at_least) and (
+            row.at_most is None or statistics.median(self.ours) <= row.at_most
+        )
+        sides = (self._speed(seconds) for seconds in (self.ours, self.peer))
+        return [row.name, str(row.threads or "–"), *sides, spread(self.ratios), f"{goal} {'✓' if reached else '✗'}"]
+
+    def _speed(self, seconds: list[float]) -> str:
+        if not self.row.work:
+            return f"{spread(seconds)} s"
+        return f"{spread([self.row.work / value for value in seconds])} {self.row.unit}/s"
+
+
+class Clock:
+    """Marks moments, with nothing left to do on the device."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.marks: list[float] = []
+
+    def mark(self) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize()
+        self.marks.append(time.perf_counter())
+
+    @property
+    def seconds(self) -> float:
+        """Between the last two marks."""
+        return self.marks[-1] - self.marks[-2]
+
+
+class StepClock(Clock):
+    """Called at the end of every step; marks the end of the warm-up and the end of the last step."""
+
+    def __init__(self, device: torch.device, steps: int) -> None:
+        super().__init__(device)
+        self.ends = (WARM_UP_STEPS, WARM_UP_STEPS + steps)
+        self.step = 0
+
+    @property
+    def limits(self) -> dict[str, int]:
+        """A trainer's arguments to take these steps and then, untimed, the shortest validation."""
+        return {"max_epochs": 1, "limit_train_batches": self.ends[1], "limit_val_batches": 1}
+
+    def __call__(self) -> None:
+        self.step += 1
+        if self.step in self.ends:
+            self.mark()
+
+
+class EpochClock(Callback):
+    """Marks the start of the second epoch and the end of the training, or both ends of a test."""
+
+    def __init__(self, clock: Clock) -> None:
+        self.clock = clock
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.current_epoch == 1:
+            self.clock.mark()
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.clock.mark()
+
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.clock.mark()
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.clock.mark()
+
+
+@dataclass
+class Benchmark:
+    """The images, and the sides that rows are made of.
+
+    Args:
+        pictures: overrides that choose CIFAR-10, or images like it.
+        digits: overrides that choose MNIST, 28x28.
+        steps: batch size to the number of steps that are timed.
+        few: train on the test images: decoding 50,000 files would take longer than the quick rounds.
+    """
+
+    pictures: Sequence[str]
+    digits: Sequence[str]
+    steps: dict[int, int]
+    few: bool = False
+    device: torch.device = field(default_factory=lambda: torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    _splits: dict[Sequence[str], dict[str, Split]] = field(default_factory=dict)
+
+    def rows(self) -> list[Row]:
+        """The table. A row is added here."""
+        cores = os.cpu_count()
+        rows = []
+        for peer, sides, goals in (
+            ("tutorial loop", self.tutorial, {4: 2, 128: 3.2, 512: 3.2}),
+            ("straightforward Lightning", self.straightforward, {4: 3, 128: 3}),
+            ("floor", self.floor, {4: 0.7, 128: 0.93, 512: 0.95}),
+        ):
+            rows += [
+                Row(
+                    f"training, batch {batch}: ours / {peer}",
+                    partial(self.train, batch),
+                    partial(sides, batch),
+                    work=self.steps[batch] * (1 if batch == 4 else batch),
+                    unit="steps" if batch == 4 else "images",
+                    at_least=goal,
+                    threads=1 if batch == 4 else cores,
+                )
+                for batch, goal in goals.items()
+            ]
+        return [
+            *rows,
+            Row(
+                "training, batch 128: ours augmented / ours",
+                partial(self.train, 128, *AUGMENT),
+                partial(self.train, 128),
+                work=self.steps[128] * 128,
+                unit="images",
+                at_least=0.9,
+                threads=cores,
+            ),
+            Row(
+                "evaluation: ours / floor",
+                self.evaluate,
+                self.evaluate_floor,
+                work=len(self.splits(self.pictures)["test"].labels),
+                unit="images",
+                at_least=0.95,
+                threads=cores,
+            ),
+            Row(
+                "MNIST epoch, batch 128: ours / straightforward Lightning",
+                self.epoch,
+                self.epoch_straightforward,
+                at_least=10,
+                threads=cores,
+            ),
+            Row(
+                "start-up, --help: ours / straightforward script",
+                partial(self.command, *BLITZ, "--help"),
+                partial(self.command, *STRAIGHTFORWARD, "--help"),
+                at_most=1,
+            ),
+            Row(
+                "start-up, misspelt option: ours / straightforward script",
+                partial(self.command, *BLITZ, "optimizer=sdg", status=1),
+                partial(self.command, *STRAIGHTFORWARD, "--optimizer=sdg", status=2),
+                at_most=1,
+            ),
+            Row(
+                "start-up, first MNIST step: ours / straightforward script",
+                partial(self.command, *BLITZ, *self.digits, "+callback.first._target_=first_step.FirstStep"),
+                partial(self.command, *STRAIGHTFORWARD, "--data", str(PROJECT / "data")),
+                at_least=1.25,
+            ),
+        ]
+
+    def splits(self, overrides: Sequence[str]) -> dict[str, Split]:
+        """Read once for all sides and rounds."""
+        if overrides not in self._splits:
+            data = build.data(compose(*overrides))
+            data.prepare_data()
+            data.setup("test")
+            if self.few:
+                test = data.splits["test"]
+                data.splits |= {"train": test, "val": Split(*(tensor[:1000] for tensor in test))}
+            data.setup("fit")
+            self._splits[overrides] = data.splits
+        return self._splits[overrides]
+
+    @contextlib.contextmanager
+    def ours(self, images: Sequence[str], *overrides: str) -> Iterator[tuple[Trainer, LightningModule, ImageDataModule]]:
+        with tempfile.TemporaryDirectory() as folder, terminal():
+            device = "gpu" if self.device.type == "cuda" else self.device.type
+            cfg = compose(*images, f"device={device}", f"run_dir={folder}", *overrides)
+            trainer, task, data = build.trainer(cfg), build.task(cfg), build.data(cfg)
+            data.splits = dict(self.splits(images))
+            yield trainer, task, data
+
+    def train(self, batch: int, *overrides: str) -> float:
+        clock = StepClock(self.device, self.steps[batch])
+        half = [0.5] * self._channels
+        settings = [f"data.batch_size={batch}", f"data.mean={half}", f"data.std={half}", *TUTORIAL, *overrides]
+        limits = [f"trainer.{name}={value}" for name, value in clock.limits.items()]
+        with self.ours(self.pictures, *settings, *limits) as (trainer, task, data):
+            trainer.callbacks.append(peers.Steps(clock))
+            trainer.fit(task, data)
+        return clock.seconds
+
+    def tutorial(self, batch: int) -> float:
+        clock = StepClock(self.device, self.steps[batch])
+        trainset = peers.Pictures(*self.splits(self.pictures)["train"])
+        peers.tutorial(peers.Net(self._channels), trainset, batch, clock.ends[1], clock, self.device)
+        return clock.seconds
+
+    def straightforward(self, batch: int) -> float:
+        clock = StepClock(self.device, self.steps[batch])
+        splits = self.splits(self.pictures)
+        with terminal():
+            peers.straightforward(
+                peers.Net(self._channels),
+                *(peers.Pictures(*splits[name]) for name in ("train", "val")),
+                batch,
+                peers.Steps(clock),
+                self.device,
+                partial(torch.optim.SGD, lr=0.001, momentum=0.9),
+                **clock.limits,
+            )
+        return clock.seconds
+
+    def floor(self, batch: int) -> float:
+        clock = StepClock(self.device, self.steps[batch])
+        split = self.splits(self.pictures)["train"]
+        peers.floor(Net(self._channels), *split, batch, clock.ends[1], clock, self.device)
+        return clock.seconds
+
+    def evaluate(self) -> float:
+        clock = Clock(self.device)
+        with self.ours(self.pictures) as (trainer, task, data):
+            trainer.callbacks.append(EpochClock(clock))
+            for _ in range(2):
+                trainer.test(task, data, verbose=False)
+        return clock.seconds
+
+    def evaluate_floor(self) -> float:
+        clock = Clock(self.device)
+        images, labels = (tensor.to(self.device) for tensor in self.splits(self.pictures)["test"])
+        net = Net(self._channels).to(self.device)
+        for _ in range(2):
+            clock.mark()
+            peers.evaluation_floor(net, images, labels, batch_size=500)
+        clock.mark()
+        return clock.seconds
+
+    def epoch(self) -> float:
+        clock = Clock(self.device)
+        settings = ["data.batch_size=128", "optimizer=adam", "schedule=constant", "trainer.max_epochs=2"]
+        with self.ours(self.digits, *DENSE_NET, *settings) as (trainer, task, data):
+            trainer.callbacks.append(EpochClock(clock))
+            trainer.fit(task, data)
+        return clock.seconds
+
+    def epoch_straightforward(self) -> float:
+        clock = Clock(self.device)
+        splits = self.splits(self.digits)
+        with terminal():
+            peers.straightforward(
+                peers.DenseNet(),
+                *(peers.Pictures(*splits[name], mean=0.1307, std=0.3081) for name in ("train", "val")),
+                128,
+                EpochClock(clock),
+                self.device,
+                torch.optim.Adam,
+                max_epochs=2,
+            )
+        return clock.seconds
+
+    def command(self, *words: str, status: int = 0) -> float:
+        """A command in a process of its own, where ``first_step.FirstStep`` is a callback that ends it."""
+        with tempfile.TemporaryDirectory() as folder:
+            (Path(folder) / "first_step.py").write_text(FIRST_STEP)
+            path = os.pathsep.join(filter(None, (folder, os.environ.get("PYTHONPATH"))))
+            run_dir = [f"hydra.run.dir={folder}/run"] if words[:3] == BLITZ else []
+            start = time.perf_counter()
+            done = subprocess.run([*words, *run_dir], capture_output=True, text=True, env=os.environ | {"PYTHONPATH": path})
+            seconds = time.perf_counter() - start
+        if done.returncode != status:
+            raise RuntimeError(f"{' '.join(words)} ended with {done.returncode}: {done.stderr}")
+        return seconds
+
+    @property
+    def _channels(self) -> int:
+        return self.splits(self.pictures)["train"].images.shape[1]
+
+
+def compose(*overrides: str) -> DictConfig:
+    """The config as ``blitz-train`` composes it of these words."""
+    register()
+    with hydra.initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        return hydra.compose("train", [*overrides, "seed=0"])
+
+
+class _Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@contextlib.contextmanager
+def terminal() -> Iterator[None]:
+    """A terminal in memory, for progress bars to draw on."""
+    screen = _Terminal()
+    with contextlib.redirect_stdout(screen), contextlib.redirect_stderr(screen), warnings.catch_warnings():
+        yield
+
+
+def measure(rows: Sequence[Row], rounds: int) -> Iterator[Measured]:
+    for row in rows:
+        measured = Measured(row, [], [])
+        for _ in range(rounds):
+            for side, seconds in ((row.ours, measured.ours), (row.peer, measured.peer)):
+                torch.set_num_threads(row.threads or torch.get_num_threads())
+                seconds.append(side())
+        yield measured
+
+
+def spread(values: Sequence[float]) -> str:
+    """The median and the range, in three figures."""
+    low, middle, high = (f"{value:,.{max(0, 2 - len(str(int(value))) + 1)}f}" for value in _three(values))
+    return f"{middle} ({low}–{high})"
+
+
+def _three(values: Sequence[float]) -> tuple[float, float, float]:
+    return min(values), statistics.median(values), max(values)
+
+
+HEADINGS = ("", "threads", "ours", "the other", "times as fast", "goal")
+
+
+def as_table(measured: Sequence[Measured]) -> Table:
+    first, *others = HEADINGS
+    table = Table(first, *(Column(heading, justify="right") for heading in others), box=box.SIMPLE_HEAD)
+    for row in measured:
+        table.add_row(*row.cells())
+    return table
+
+
+def as_markdown(measured: Sequence[Measured]) -> str:
+    lines = [HEADINGS, ("---", *["---:"] * (len(HEADINGS) - 1)), *(row.cells() for row in measured)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def machine(device: torch.device) -> str:
+    """What the figures hold for."""
+    cpu = platform.processor() or platform.machine()
+    with contextlib.suppress(OSError):
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        cpu = next((line.partition(": ")[2] for line in lines if line.startswith("model name")), cpu)
+    gpu = [torch.cuda.get_device_name()] if device.type == "cuda" else []
+    versions = [f"{name} {metadata.version(name)}" for name in ("torch", "torchvision", "lightning", "torchmetrics")]
+    python = f"Python {platform.python_version()}"
+    return ", ".join([*gpu, f"{cpu}, {os.cpu_count()} cores", python, *versions, date.today().isoformat()])
+
+
+def cifar10(root: Path) -> tuple[str, ...]:
+    """The official archive, or the same images as files where only these are there."""
+    files = root / "cifar10-jpeg"
+    if files.is_dir() and not (root / "cifar-10-batches-py").is_dir():
+        return ("data=image_folder", f"data.root={files}")
+    return ("data=cifar10", f"data.root={root}")
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="fewer rounds, steps and images")
+    parser.add_argument("--rows", nargs="+", metavar="WORDS", help='rows whose name holds one of these, as "batch 4:"')
+    parser.add_argument("--markdown", action="store_true", help="print the table as Markdown")
+    arguments = parser.parse_args(argv)
+    root = PROJECT / "data"
+    benchmark = Benchmark(
+        pictures=cifar10(root),
+        digits=("data=mnist", f"data.root={root}", "data.image_size=28"),
+        steps={4: 200, 128: 50, 512: 9} if arguments.quick else {4: 600, 128: 200, 512: 75},
+        few=arguments.quick,
+    )
+    rows = benchmark.rows()
+    if arguments.rows:
+        rows = [row for row in rows if any(words in row.name for words in arguments.rows)]
+        if not rows:
+            parser.error(f"no row's name holds {' or '.join(arguments.rows)}")
+    console.print(machine(benchmark.device), soft_wrap=True, highlight=False)
+    measured = []
+    for done in measure(rows, rounds=3 if arguments.quick else 5):
+        console.print(f"{done.row.name}: {spread(done.ratios)}", style="dim", highlight=False)
+        measured.append(done)
+    if arguments.markdown:
+        print(as_markdown(measured))
+    else:
+        console.print(as_table(measured), highlight=False)
+
+
+if __name__ == "__main__":
+    main()
