@@ -34,21 +34,20 @@ from importlib import metadata
 from pathlib import Path
 
 import hydra
+import peers
 import torch
 from lightning import Callback, LightningModule, Trainer
 from omegaconf import DictConfig
 from rich import box
-from rich.console import Console
 from rich.table import Column, Table
 
-import peers
 from blitz import build
-from blitz.report import console  # the import also keeps Lightning quiet, as in a run
 from blitz.cli import CONFIGS
 from blitz.config import PROJECT, register
 from blitz.data._datamodule import ImageDataModule
 from blitz.data._loader import Split
 from blitz.model.net import Net
+from blitz.report import console  # the import also keeps Lightning quiet, as in a run
 
 WARM_UP_STEPS = 10
 TUTORIAL = ("optimizer=sgd", "optimizer.lr=0.001", "optimizer.momentum=0.9", "schedule=constant")
@@ -226,7 +225,7 @@ class Benchmark:
                 "evaluation: ours / floor",
                 self.evaluate,
                 self.evaluate_floor,
-                work=len(self.splits(self.pictures)["test"].labels),
+                work=10_000,
                 unit="images",
                 at_least=0.95,
                 threads=cores,
@@ -272,7 +271,9 @@ class Benchmark:
         return self._splits[overrides]
 
     @contextlib.contextmanager
-    def ours(self, images: Sequence[str], *overrides: str) -> Iterator[tuple[Trainer, LightningModule, ImageDataModule]]:
+    def ours(
+        self, images: Sequence[str], *overrides: str
+    ) -> Iterator[tuple[Trainer, LightningModule, ImageDataModule]]:
         with tempfile.TemporaryDirectory() as folder, terminal():
             device = "gpu" if self.device.type == "cuda" else self.device.type
             cfg = compose(*images, f"device={device}", f"run_dir={folder}", *overrides)
@@ -299,10 +300,12 @@ class Benchmark:
     def straightforward(self, batch: int) -> float:
         clock = StepClock(self.device, self.steps[batch])
         splits = self.splits(self.pictures)
+        trainset, valset = (peers.Pictures(*splits[name]) for name in ("train", "val"))
         with terminal():
             peers.straightforward(
                 peers.Net(self._channels),
-                *(peers.Pictures(*splits[name]) for name in ("train", "val")),
+                trainset,
+                valset,
                 batch,
                 peers.Steps(clock),
                 self.device,
@@ -346,10 +349,12 @@ class Benchmark:
     def epoch_straightforward(self) -> float:
         clock = Clock(self.device)
         splits = self.splits(self.digits)
+        trainset, valset = (peers.Pictures(*splits[name], mean=0.1307, std=0.3081) for name in ("train", "val"))
         with terminal():
             peers.straightforward(
                 peers.DenseNet(),
-                *(peers.Pictures(*splits[name], mean=0.1307, std=0.3081) for name in ("train", "val")),
+                trainset,
+                valset,
                 128,
                 EpochClock(clock),
                 self.device,
@@ -363,9 +368,10 @@ class Benchmark:
         with tempfile.TemporaryDirectory() as folder:
             (Path(folder) / "first_step.py").write_text(FIRST_STEP)
             path = os.pathsep.join(filter(None, (folder, os.environ.get("PYTHONPATH"))))
+            environment = os.environ | {"PYTHONPATH": path}
             run_dir = [f"hydra.run.dir={folder}/run"] if words[:3] == BLITZ else []
             start = time.perf_counter()
-            done = subprocess.run([*words, *run_dir], capture_output=True, text=True, env=os.environ | {"PYTHONPATH": path})
+            done = subprocess.run([*words, *run_dir], capture_output=True, text=True, env=environment)
             seconds = time.perf_counter() - start
         if done.returncode != status:
             raise RuntimeError(f"{' '.join(words)} ended with {done.returncode}: {done.stderr}")
@@ -396,24 +402,22 @@ def terminal() -> Iterator[None]:
         yield
 
 
-def measure(rows: Sequence[Row], rounds: int) -> Iterator[Measured]:
-    for row in rows:
-        measured = Measured(row, [], [])
-        for _ in range(rounds):
-            for side, seconds in ((row.ours, measured.ours), (row.peer, measured.peer)):
-                torch.set_num_threads(row.threads or torch.get_num_threads())
-                seconds.append(side())
-        yield measured
+def measure(row: Row, rounds: int) -> Measured:
+    measured = Measured(row, [], [])
+    threads = torch.get_num_threads()
+    for _ in range(rounds):
+        for side, seconds in ((row.ours, measured.ours), (row.peer, measured.peer)):
+            torch.set_num_threads(row.threads or threads)
+            seconds.append(side())
+    torch.set_num_threads(threads)
+    return measured
 
 
 def spread(values: Sequence[float]) -> str:
     """The median and the range, in three figures."""
-    low, middle, high = (f"{value:,.{max(0, 2 - len(str(int(value))) + 1)}f}" for value in _three(values))
+    marks = (statistics.median(values), min(values), max(values))
+    middle, low, high = (f"{value:,.{max(0, 3 - len(str(int(value))))}f}" for value in marks)
     return f"{middle} ({low}–{high})"
-
-
-def _three(values: Sequence[float]) -> tuple[float, float, float]:
-    return min(values), statistics.median(values), max(values)
 
 
 HEADINGS = ("", "threads", "ours", "the other", "times as fast", "goal")
@@ -433,7 +437,7 @@ def as_markdown(measured: Sequence[Measured]) -> str:
 
 
 def machine(device: torch.device) -> str:
-    """What the figures hold for."""
+    """What the figures hold for. A load of more than a few tenths before the start means that others compute here too."""
     cpu = platform.processor() or platform.machine()
     with contextlib.suppress(OSError):
         lines = Path("/proc/cpuinfo").read_text().splitlines()
@@ -441,7 +445,8 @@ def machine(device: torch.device) -> str:
     gpu = [torch.cuda.get_device_name()] if device.type == "cuda" else []
     versions = [f"{name} {metadata.version(name)}" for name in ("torch", "torchvision", "lightning", "torchmetrics")]
     python = f"Python {platform.python_version()}"
-    return ", ".join([*gpu, f"{cpu}, {os.cpu_count()} cores", python, *versions, date.today().isoformat()])
+    load = [f"load {os.getloadavg()[0]:.1f}"] if hasattr(os, "getloadavg") else []
+    return ", ".join([*gpu, f"{cpu}, {os.cpu_count()} cores", *load, python, *versions, date.today().isoformat()])
 
 
 def cifar10(root: Path) -> tuple[str, ...]:
@@ -472,9 +477,9 @@ def main(argv: Sequence[str] | None = None) -> None:
             parser.error(f"no row's name holds {' or '.join(arguments.rows)}")
     console.print(machine(benchmark.device), soft_wrap=True, highlight=False)
     measured = []
-    for done in measure(rows, rounds=3 if arguments.quick else 5):
-        console.print(f"{done.row.name}: {spread(done.ratios)}", style="dim", highlight=False)
-        measured.append(done)
+    for row in rows:
+        measured.append(measure(row, rounds=3 if arguments.quick else 5))
+        console.print(f"{row.name}: {spread(measured[-1].ratios)}", style="dim", highlight=False)
     if arguments.markdown:
         print(as_markdown(measured))
     else:

@@ -194,7 +194,7 @@ def straightforward(
     shuffle: bool = True,
     **limits: int,
 ) -> None:
-    """Train and validate ``net`` within the trainer's ``limits``. No workers and no logger: that template's defaults."""
+    """Train and validate ``net`` within the trainer's ``limits``, without a logger: that template's default."""
     with tempfile.TemporaryDirectory() as folder:
         checkpoint = ModelCheckpoint(
             dirpath=folder,
@@ -211,7 +211,7 @@ def straightforward(
             default_root_dir=folder,
             callbacks=[checkpoint, stopping, RichModelSummary(max_depth=-1), RichProgressBar(), timer],
             logger=False,
-            **limits,  # type: ignore[arg-type]
+            **limits,
         )
         trainer.fit(
             Classifier(net, optimizer),
@@ -238,7 +238,7 @@ def floor(
     while True:
         order = torch.randperm(len(labels)) if shuffle else torch.arange(len(labels))
         for rows in order.to(device).split(batch_size):
-            batch = images[rows].float().div_(255).sub_(0.5).div_(0.5)
+            batch = images.index_select(0, rows).float().div_(255).sub_(0.5).div_(0.5)
             loss = F.cross_entropy(net(batch), labels[rows])
             optimizer.zero_grad()
             loss.backward()
@@ -279,9 +279,11 @@ def main() -> None:
     seed_everything(0)
     transform = transforms.Compose([transforms.ToTensor(), transforms.Normalize((0.1307,), (0.3081,))])
     mnist = torchvision.datasets.MNIST(arguments.data, train=True, transform=transform)
+    trainset, valset = random_split(mnist, [55_000, 5_000])
     straightforward(
         DenseNet(),
-        *random_split(mnist, [55_000, 5_000]),
+        trainset,
+        valset,
         batch_size=128,
         timer=Steps(lambda: os._exit(0)),
         device=torch.device("cuda" if torch.cuda.is_available() else "cpu"),
