@@ -20,7 +20,7 @@ LOCKED = $(UV_INSTALL) --require-hashes -r requirements.lock
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help train test lint dashboard lock clean
+.PHONY: help train test lint dashboard bench lock clean
 
 help:  ## this list
 	@$(PYTHON) -c "import re; [print(f'make {t:<10} {d}') for t, d in re.findall(r'^(\w+):.*?## (.*)', open('Makefile').read(), re.M)]"
@@ -38,6 +38,9 @@ lint: .venv/ready  ## ruff and mypy
 
 dashboard: .venv/ready  ## TensorBoard on logs/
 	$(BIN)/tensorboard --logdir $(LOGS)
+
+bench: .venv/ready  ## how fast it is against its peers; ARGS=--quick takes two minutes
+	$(BIN)/python scripts/benchmark.py $(ARGS)
 
 lock: .venv/ready  ## pin anew what pyproject.toml asks for
 	$(BIN)/python -m uv pip compile pyproject.toml --extra dev --universal --generate-hashes --python-version 3.11 --no-header --upgrade -o requirements.lock

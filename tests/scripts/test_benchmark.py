@@ -1,0 +1,86 @@
+"""The benchmark's machinery on a few small images, and that its peers train the same weights as the floor."""
+
+import os
+from functools import partial
+
+import benchmark
+import peers
+import pytest
+import torch
+from benchmark import Benchmark
+
+from blitz.data._loader import Split
+from blitz.model.net import Net
+
+DIGITS = ("data=digits", "device=cpu")
+SMALL = ("data=digits", "device=cpu", "data.image_size=28")
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def bench():
+    return Benchmark(pictures=DIGITS, digits=SMALL, steps={4: 2, 128: 1, 512: 1}, device=CPU)
+
+
+def test_table_has_every_row_with_positive_ratios(bench, monkeypatch):
+    monkeypatch.setattr(benchmark, "WARM_UP_STEPS", 1)
+    monkeypatch.setattr(os, "cpu_count", lambda: 1)  # tests run side by side
+    monkeypatch.setattr(Benchmark, "command", lambda self, *words, status=0: 1.0)  # these take seconds each
+    rows = bench.rows()
+    measured = [benchmark.measure(row, rounds=1) for row in rows]
+    assert all(ratio > 0 for done in measured for ratio in done.ratios)
+    lines = benchmark.as_markdown(measured).splitlines()
+    assert [line.split(" | ")[0].removeprefix("| ") for line in lines[2:]] == [row.name for row in rows]
+    assert benchmark.as_table(measured).row_count == len(rows)
+    assert all(line.count("|") == lines[0].count("|") for line in lines)
+
+
+@pytest.fixture(scope="module")
+def images():
+    """Five batches of 8, whose order is theirs."""
+    generator = torch.Generator().manual_seed(0)
+    return Split(
+        torch.randint(0, 256, (40, 3, 32, 32), dtype=torch.uint8, generator=generator),
+        torch.randint(0, 10, (40,), generator=generator),
+    )
+
+
+def seeded(make):
+    torch.manual_seed(0)
+    return make(3)
+
+
+@pytest.fixture(scope="module")
+def weights(images):
+    """The floor's after five steps."""
+    net = seeded(Net)
+    peers.floor(net, *images, 8, 5, lambda: None, CPU, shuffle=False)
+    return net.state_dict()
+
+
+def test_tutorial_trains_the_weights_of_the_floor(images, weights):
+    net = seeded(peers.Net)
+    peers.tutorial(net, peers.Pictures(*images), 8, 5, lambda: None, CPU, shuffle=False)
+    torch.testing.assert_close(net.state_dict(), weights, rtol=0, atol=1e-6)
+
+
+def test_straightforward_lightning_trains_the_weights_of_the_floor(images, weights):
+    net = seeded(peers.Net)
+    pictures = peers.Pictures(*images)
+    sgd = partial(torch.optim.SGD, lr=0.001, momentum=0.9)
+    timer = peers.Steps(lambda: None)
+    peers.straightforward(net, pictures, pictures, 8, timer, CPU, sgd, shuffle=False, max_steps=5)
+    torch.testing.assert_close(net.state_dict(), weights, rtol=0, atol=1e-6)
+
+
+def test_template_trains_the_weights_of_the_floor(bench, images):
+    """In one batch of all images, where their order does not matter."""
+    floor = seeded(Net)
+    peers.floor(floor, *images, 40, 5, lambda: None, CPU)
+    half = [0.5, 0.5, 0.5]
+    settings = ["data.channels=3", "data.batch_size=40", f"data.mean={half}", f"data.std={half}", *benchmark.TUTORIAL]
+    with bench.ours(DIGITS, *settings, "trainer.max_epochs=5") as (trainer, task, data):
+        task.net.load_state_dict(seeded(Net).state_dict())
+        data.splits = {"train": images, "val": images}
+        trainer.fit(task, data)
+    torch.testing.assert_close(task.net.state_dict(), floor.state_dict(), rtol=0, atol=1e-6)
