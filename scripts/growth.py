@@ -1,4 +1,4 @@
-"""How time and memory grow: an epoch of more images takes that much longer, and a hundred epochs no more memory than one.
+"""How time and memory grow: with the images of an epoch the first, with the number of epochs neither.
 
 ``python scripts/growth.py`` (about four minutes on two cores) draws docs/growth.png from the MNIST images in data/,
 repeated as often as needed, trained as ``blitz-train data=mnist`` trains them.

@@ -196,3 +196,17 @@ def test_checkpoint_of_another_architecture(train, command):
     with pytest.raises(SystemExit) as exit:
         command("blitz-eval", f"checkpoint={file}")
     assert "its weights do not fit torchvision.models.squeezenet1_1" in str(exit.value.code)
+
+
+@pytest.mark.parametrize("name", ["blitz-train", "blitz-eval"])
+def test_help_lists_the_choices_and_the_keys(name, command, capsys):
+    with pytest.raises(SystemExit) as exit:
+        command(name, "--help")
+    assert not exit.value.code
+    out = capsys.readouterr().out
+    assert "device: auto, cpu" in out
+    assert name in out
+    if name == "blitz-train":
+        assert "optimizer: adam, adamw" in out
+        assert "batch_size: 32" in out
+        assert "$(blitz-train -sc install=bash)" in out

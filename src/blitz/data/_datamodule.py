@@ -18,7 +18,7 @@ LOADERS = ("auto", "device", "workers")
 class ImageDataModule(LightningDataModule):
     """Small images, whole in memory, on the device that trains.
 
-    A subclass gives ``read`` and, where there is something to download, ``prepare_data``.
+    A subclass gives ``read`` and, where there is something to download, ``download``.
 
     Args:
         root: the folder that holds the data set.
@@ -82,10 +82,19 @@ class ImageDataModule(LightningDataModule):
         self.memory_limit = memory_limit
         self.workers = num_workers or os.cpu_count() or 1
         self.splits: dict[str, Split] = {}
+        self._downloaded = False
 
     def read(self, name: Literal["train", "val", "test"]) -> Split | None:
         """The official split of that name; for ``val`` None where the data set has none of its own."""
         raise NotImplementedError
+
+    def download(self) -> None:
+        """Find, or download and verify, what ``read`` reads."""
+
+    def prepare_data(self) -> None:
+        if not self._downloaded:  # Lightning asks before each of fit, validate, test and predict
+            self.download()
+            self._downloaded = True
 
     def setup(self, stage: str) -> None:
         if stage in ("fit", "validate") and "train" not in self.splits:

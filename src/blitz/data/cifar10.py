@@ -14,7 +14,7 @@ from blitz.data._transforms import fit
 class CIFAR10(ImageDataModule):
     """50,000 training and 10,000 test images, 32x32, RGB, ten classes."""
 
-    def prepare_data(self) -> None:
+    def download(self) -> None:
         download(datasets.CIFAR10, self.root, {datasets.CIFAR10.filename: datasets.CIFAR10.tgz_md5})
 
     def read(self, name: Literal["train", "val", "test"]) -> Split | None:

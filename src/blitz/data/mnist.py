@@ -13,7 +13,7 @@ from blitz.data._transforms import fit
 class MNIST(ImageDataModule):
     """60,000 training and 10,000 test images, 28x28, greyscale."""
 
-    def prepare_data(self) -> None:
+    def download(self) -> None:
         files = [f"MNIST/raw/{url}" for url, _ in datasets.MNIST.resources]
         download(datasets.MNIST, self.root, dict(zip(files, (md5 for _, md5 in datasets.MNIST.resources), strict=True)))
 

@@ -61,6 +61,13 @@ class Classify(LightningModule):
         self.running = _Running()
         self.counts: dict[str, Tensor] = {}
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        # Lightning sets this name around each hook, 44 times a step, and a module's own way takes 2 µs each time.
+        if name == "_current_fx_name":
+            self.__dict__[name] = value
+        else:
+            super().__setattr__(name, value)
+
     def forward(self, images: Tensor) -> Tensor:
         return self.net(images)
 
