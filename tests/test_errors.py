@@ -165,9 +165,28 @@ def test_a_run_is_never_overwritten(train, tmp_path):
     assert after == before
 
 
-def test_read_only_and_full_disk(train, tmp_path):
+def test_a_folder_that_cannot_be_made(train, tmp_path):
     (tmp_path / "run").write_text("a file where the folder should be")
     assert re.search(r"(File exists|Not a directory).*run", fails(train))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no limit on a file's size to stand for a full disk")
+@pytest.mark.parametrize("kib", [1, 200], ids=["at the start", "at the first checkpoint"])
+def test_full_disk(kib, tmp_path):
+    """No file can grow past a size: first config.yaml cannot be written, then no checkpoint can."""
+    run = tmp_path / "run"
+    limit = f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({kib} * 1024,) * 2)"
+    program = f"{limit}; from blitz.train import main; main()"
+    words = [sys.executable, "-c", program, *QUICK, f"hydra.run.dir={run}"]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 1
+    assert done.stderr == f"blitz-train: File too large: {run}\n"
+    if kib == 1:
+        assert not run.exists()
+    else:
+        assert "File too large" in (run / "error.txt").read_text()
+        assert not list(run.glob("checkpoints/*"))
+        assert not (run / "metrics.json").exists()
 
 
 def test_not_a_checkpoint(command, tmp_path):

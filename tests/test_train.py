@@ -224,7 +224,9 @@ def test_cifar10_tutorial_learns_for_real(train, cifar10_folder, capsys):
     figures = _figures(run)
     assert figures["test/acc"] > 0.2, "chance is 0.1, and 8,000 images are seen"
     assert math.isfinite(figures["train/loss"])
-    assert "[1,  2000] loss: " in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert re.search(r"^\[1,  2000\] loss: \d\.\d{3}$", out, re.MULTILINE)
+    assert "val" not in out, "no column for what is not measured"
 
 
 def test_compiled(train, command, tmp_path, capsys):

@@ -1,5 +1,6 @@
 """Run an entry point under Hydra, and answer whatever goes wrong in one line."""
 
+import contextlib
 import difflib
 import os
 import re
@@ -62,8 +63,11 @@ def _job(
             check(cfg)
             return task(cfg)
         except BaseException as error:
+            if isinstance(error, OSError) and error.filename is None:
+                error.filename = str(folder)
             if fresh and (multirun or any(folder.iterdir())):
-                (folder / "error.txt").write_text("".join(traceback.format_exception(error)), encoding="utf-8")
+                with contextlib.suppress(OSError):  # the disk may be full
+                    (folder / "error.txt").write_text("".join(traceback.format_exception(error)), encoding="utf-8")
             elif fresh:
                 folder.rmdir()
             if multirun:
@@ -94,7 +98,7 @@ def explain(error: BaseException, config_name: str, argv: list[str]) -> str:
         words = (str(cause).partition("\n")[0] for cause in (error, error.__cause__) if cause)
         return ": ".join(dict.fromkeys(words)).removeprefix("Error merging override ")
     if isinstance(error, OSError) and error.strerror:
-        return f"{error.strerror}: {error.filename or 'while writing the run'}"
+        return f"{error.strerror}: {error.filename}"
     return (
         f"{type(error).__name__}: {' '.join(str(error).split())} ({_origin(error)}; HYDRA_FULL_ERROR=1 shows all of it)"
     )

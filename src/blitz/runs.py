@@ -77,17 +77,25 @@ def begin(path: Path, config: Mapping[str, Any], overrides: Sequence[str]) -> Ru
     """
     path.mkdir(parents=True, exist_ok=True)
     try:
-        with (path / "config.yaml").open("x", encoding="utf-8") as file:
-            yaml.safe_dump(dict(config), file, sort_keys=False, allow_unicode=True)
+        (path / "config.yaml").open("x").close()
     except FileExistsError:
         raise ValueError(
             f"{path} holds a run already, and runs are never overwritten: choose another hydra.run.dir"
         ) from None
-    (path / "overrides.yaml").write_text(yaml.safe_dump(list(overrides), allow_unicode=True), encoding="utf-8")
-    _write_json(path / "environment.json", _environment())
-    diff = _git("diff", "HEAD", "--binary")
-    if diff:
-        (path / "git.diff").write_text(diff + "\n", encoding="utf-8")
+    texts = {
+        "config.yaml": yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True),
+        "overrides.yaml": yaml.safe_dump(list(overrides), allow_unicode=True),
+        "environment.json": _json(_environment()),
+        "git.diff": _git("diff", "HEAD", "--binary"),
+    }
+    try:
+        for name, text in texts.items():
+            if text:
+                (path / name).write_text(text, encoding="utf-8")
+    except OSError:  # a full disk, for one: no half of a run is left
+        for name in texts:
+            (path / name).unlink(missing_ok=True)
+        raise
     return Run(path)
 
 
@@ -100,7 +108,9 @@ def finish(run: Run, metrics: Mapping[str, Tensor], classes: Sequence[str], coun
         table = csv.writer(file)
         table.writerow(["class", "count", "correct", "accuracy"])
         table.writerows([name, count, correct, correct / count if count else "n/a"] for name, (count, correct) in rows)
-    _write_json(run.path / "metrics.json", dict(sorted(figures.items())))
+    temporary = run.path / "metrics.tmp"
+    temporary.write_text(_json(dict(sorted(figures.items()))), encoding="utf-8")
+    temporary.replace(run.path / "metrics.json")  # whole or not at all: it says that the run is finished
 
 
 def load(run_or_checkpoint: str | Path, map_location: str | torch.device = "cpu") -> Classify:
@@ -200,8 +210,5 @@ def _git(*arguments: str) -> str | None:
     return done.stdout.strip() if done.returncode == 0 else None
 
 
-def _write_json(path: Path, value: Any) -> None:
-    """Whole or not at all: a reader never sees half a file."""
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    temporary.replace(path)
+def _json(value: Any) -> str:
+    return json.dumps(value, indent=2, ensure_ascii=False) + "\n"

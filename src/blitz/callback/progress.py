@@ -3,6 +3,7 @@
 import time
 from typing import Any
 
+import torch
 from lightning import Callback, LightningModule, Trainer
 from rich.console import Console
 from rich.progress import (
@@ -17,6 +18,7 @@ from rich.progress import (
     Progress as Bar,
 )
 from rich.text import Text
+from torch import Tensor
 
 REFRESH_SECONDS = 0.1
 COLUMNS = {"train/loss": "train loss", "train/acc": "train acc", "val/loss": "val loss", "val/acc": "val acc"}
@@ -26,8 +28,7 @@ class Progress(Callback):
     """Lightning's bars redraw by the step, which at small batches takes longer than the step; this one redraws by time.
 
     Args:
-        every_n_steps: also print the mean training loss each so many steps, as the tutorial does; a multiple of the
-            trainer's ``log_every_n_steps``, by which that mean is taken.
+        every_n_steps: also print the mean training loss of each so many steps of an epoch, as the tutorial does.
     """
 
     def __init__(self, every_n_steps: int | None = None) -> None:
@@ -35,21 +36,15 @@ class Progress(Callback):
         self.console = Console()
         self.bar: Bar | None = None
         self.epoch_seconds: float | None = None
+        self._losses: list[Tensor] = []
         self._compiles = False
         self._drawn = self._began = self._trained = 0.0
-
-    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        every, logged = self.every_n_steps, trainer.log_every_n_steps  # type: ignore[attr-defined]
-        if every is not None and (not logged or every % logged):
-            raise ValueError(
-                f"callback.progress.every_n_steps={every} must be a multiple of trainer.log_every_n_steps={logged}"
-            )
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._trained = time.monotonic()
         self._compiles = any(module._compiled_call_impl is not None for module in pl_module.modules())
         if trainer.is_global_zero:
-            titles = [title for key, title in COLUMNS.items() if key.startswith("train") or trainer.enable_validation]
+            titles = [title for key, title in COLUMNS.items() if key.startswith("train") or trainer.val_dataloaders]
             self.console.print(
                 f"{'epoch':>9}" + "".join(f"{title:>12}" for title in titles) + f"{'time':>11}", style="dim"
             )
@@ -69,6 +64,7 @@ class Progress(Callback):
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._print_epoch(trainer, trainer.current_epoch)
         self._began = time.monotonic()
+        self._losses = []
         if self.bar is not None:
             for task in self.bar.task_ids:
                 self.bar.remove_task(task)
@@ -85,12 +81,13 @@ class Progress(Callback):
         if self.bar is not None and time.monotonic() - self._drawn > REFRESH_SECONDS:
             self.bar.update(self.bar.task_ids[-1], completed=batch_idx + 1, refresh=True)
             self._drawn = time.monotonic()
-        # The task's own hook, which takes the mean, comes after this one: the mean is printed one step later.
-        if self.every_n_steps and trainer.is_global_zero and batch_idx and batch_idx % self.every_n_steps == 0:
-            loss = trainer.callback_metrics["train/loss_step"]
-            self.console.print(
-                f"[{trainer.current_epoch + 1}, {batch_idx:5}] loss: {loss:.3f}", markup=False, highlight=False
-            )
+        if self.every_n_steps and trainer.is_global_zero:
+            self._losses.append(outputs["loss"])  # on the device: nothing waits for it here
+            if len(self._losses) == self.every_n_steps:
+                loss = torch.stack(self._losses).mean()
+                line = f"[{trainer.current_epoch + 1}, {batch_idx + 1:5}] loss: {loss:.3f}"
+                self.console.print(line, markup=False, highlight=False)
+                self._losses = []
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.epoch_seconds = time.monotonic() - self._began
