@@ -10,9 +10,10 @@
 
 # %%
 import torch
-from blitz.device.dp import VirtualDataParallel
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
+
+from blitz.device.dp import VirtualDataParallel
 
 torch.manual_seed(0)
 

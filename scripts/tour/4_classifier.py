@@ -1,0 +1,270 @@
+# %% [markdown]
+# # 4. A classifier
+#
+# Now everything together: a photograph goes in, a word comes out. CIFAR-10 holds 60,000 of them, 32x32 pixels each, in
+# ten classes. We train a network on it twice, side by side: with a loop of our own in plain PyTorch, and with the
+# template, where each piece is a line of a config. **Both end with the same weights, to the last bit.**
+
+# %%
+import sys
+from pathlib import Path
+
+import hydra
+import matplotlib.pyplot as plt
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.utils.data import DataLoader
+from torchvision import transforms
+from torchvision.datasets import CIFAR10, ImageFolder
+from torchvision.utils import make_grid
+
+from blitz import build, report
+from blitz.config import PROJECT, register
+from blitz.data._random import generator
+
+SEED = 0
+EPOCHS, STEPS = 1, 5_000  # a part, to be quick; the tutorial trains for 2, 12_500
+DATA = PROJECT / "data"
+PICTURES = Path("logs/tour")
+
+PICTURES.mkdir(parents=True, exist_ok=True)
+if "get_ipython" not in globals():
+    plt.switch_backend("Agg")  # a script draws to files alone
+torch.set_num_threads(1)  # four small images a step are too little work to share
+
+# %% [markdown]
+# ## The data
+#
+# `ToTensor` makes a picture a tensor of values from 0 to 1, and `Normalize` stretches them to [-1, 1]. The data set
+# is torchvision's, downloaded if need be, or the same images as files, one folder a class.
+
+# %%
+CLASSES = ("plane", "car", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+
+transform = transforms.Compose([transforms.ToTensor(), transforms.Normalize((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))])
+
+archive, folder = DATA / CIFAR10.filename, DATA / "cifar10-jpeg"
+if folder.is_dir() and not archive.exists() and not (DATA / CIFAR10.base_folder).exists():
+    source = {"data": "image_folder", "data.root": folder}
+    trainset, testset = (ImageFolder(folder / split, transform) for split in ("train", "test"))
+    testset.samples.sort(key=lambda sample: Path(sample[0]).name)  # so that the classes take turns
+else:
+    source = {"data": "cifar10", "data.root": DATA}
+    try:
+        trainset, testset = (CIFAR10(DATA, train, transform, download=True) for train in (True, False))
+    except (OSError, RuntimeError) as error:
+        sys.exit(
+            f"CIFAR-10 is not in {DATA} and cannot be downloaded ({error}): put {archive.name} there, "
+            f"or its images as {folder.name}/train/<class>/*.jpg and {folder.name}/test/<class>/*.jpg"
+        )
+print(f"{type(trainset).__name__} in {source['data.root']}: {len(trainset)} + {len(testset)} images")
+
+# %% [markdown]
+# The training images come shuffled, four at a time. `shuffle=True` would do, but we want to know the order: here it is
+# a function of the seed and the epoch, as it is in the template.
+
+
+# %%
+def train_loader(epoch):
+    order = torch.randperm(len(trainset), generator=generator(SEED, "order", epoch))
+    return DataLoader(trainset, batch_size=4, sampler=order[: 4 * STEPS].tolist())
+
+
+testloader = DataLoader(testset, batch_size=500)
+
+
+def imshow(images, captions, colours, file):
+    figure, axes = plt.subplots(figsize=(8, 2.3), layout="constrained")
+    axes.imshow(make_grid(images / 2 + 0.5, pad_value=1).permute(1, 2, 0))  # back to [0, 1], colour last
+    axes.set_xticks([17.5 + 34 * i for i in range(len(images))], captions)  # below the middle of each
+    for label, colour in zip(axes.get_xticklabels(), colours, strict=True):
+        label.set(color=colour, size=13)
+    axes.set_yticks([])
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    figure.savefig(PICTURES / file, dpi=150)
+
+
+images, labels = next(iter(train_loader(epoch=0)))
+words = [CLASSES[label] for label in labels]
+print(" ".join(f"{word:>5}" for word in words))
+imshow(images, words, ["black"] * 4, "training_images.png")
+
+# %% [markdown]
+# **In the template** the whole lesson is one recipe, `configs/experiment/cifar10_tutorial.yaml`; what differs from it
+# is said on the command line, or here in Python. `data=cifar10` or `data=image_folder` picks the data set,
+# `data.mean`, `data.std` and `data.batch_size` do the rest (`src/blitz/data/`). It reads all images at once, and keeps
+# them in memory.
+
+# %%
+overrides = {
+    "experiment": "cifar10_tutorial",
+    "data": source["data"],
+    "device": "cpu",
+    "logger": "none",
+    "seed": SEED,
+    "trainer.max_epochs": EPOCHS,
+    "trainer.limit_train_batches": STEPS,
+    "run_dir": PICTURES / "classifier",
+}
+register()
+with hydra.initialize_config_dir(str(PROJECT / "configs"), version_base="1.3"):
+    cfg = hydra.compose("train", [f"{key}={value}" for key, value in overrides.items()])
+cfg.data.root = str(source["data.root"])
+
+data = build.data(cfg)
+data.setup("fit")
+their_images, their_labels = next(iter(data.train_dataloader()))
+print("The same first batch:", torch.equal(images, their_images) and torch.equal(labels, their_labels))
+
+# %% [markdown]
+# ## The network
+#
+# The Net of lesson 3, with three input channels for red, green and blue.
+
+
+# %%
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, 6, 5)
+        self.conv2 = nn.Conv2d(6, 16, 5)
+        self.fc1 = nn.Linear(16 * 5 * 5, 120)
+        self.fc2 = nn.Linear(120, 84)
+        self.fc3 = nn.Linear(84, 10)
+        self.pool = nn.MaxPool2d(2, 2)
+
+    def forward(self, x):
+        x = self.pool(F.relu(self.conv1(x)))
+        x = self.pool(F.relu(self.conv2(x)))
+        x = torch.flatten(x, 1)
+        x = F.relu(self.fc1(x))
+        x = F.relu(self.fc2(x))
+        return self.fc3(x)
+
+
+torch.manual_seed(SEED)
+net = Net()
+
+# %% [markdown]
+# ## The loss and the optimizer
+#
+# Cross-entropy is small where the right class has most of the probability. SGD with momentum is lesson 3's, with a
+# memory: it goes on in the direction of the last steps.
+
+# %%
+criterion = nn.CrossEntropyLoss()
+optimizer = torch.optim.SGD(net.parameters(), lr=0.001, momentum=0.9)
+
+# %% [markdown]
+# **In the template** `model=net` is `src/blitz/model/net.py`, `optimizer=sgd` with `optimizer.lr` and
+# `optimizer.momentum` is `torch.optim.SGD` itself, and the task that holds them together with the loss is
+# `src/blitz/task/classify.py`.
+
+# %%
+torch.manual_seed(SEED)
+task = build.task(cfg)
+
+
+def same_weights():
+    return all(torch.equal(a, b) for a, b in zip(net.parameters(), task.net.parameters(), strict=True))
+
+
+print("The same weights before training:", same_weights())
+
+# %% [markdown]
+# ## Training
+#
+# Lesson 3's circle, once for every batch. Each 2,000 steps we print the mean loss since the last time.
+
+# %%
+for epoch in range(EPOCHS):
+    running_loss = 0.0
+    for i, (inputs, labels) in enumerate(train_loader(epoch)):
+        optimizer.zero_grad()
+        outputs = net(inputs)
+        loss = criterion(outputs, labels)
+        loss.backward()
+        optimizer.step()
+
+        running_loss += loss.item()
+        if i % 2000 == 1999:
+            print(f"[{epoch + 1}, {i + 1:5}] loss: {running_loss / 2000:.3f}")
+            running_loss = 0.0
+
+print("Finished training")
+
+# %% [markdown]
+# **In the template** the loop is Lightning's `Trainer` (`trainer.max_epochs`), and the lines are printed by
+# `callback.progress.every_n_steps` (`src/blitz/callback/progress.py`).
+
+# %%
+trainer = build.trainer(cfg)
+trainer.fit(task, data)
+
+print("The same weights after training:", same_weights())
+
+# %% [markdown]
+# ## How good is it?
+#
+# First four images that the network has never seen. Its answer is the class with the highest output.
+
+# %%
+images, labels = (batch[:4] for batch in next(iter(testloader)))
+with torch.no_grad():
+    predicted = net(images).argmax(1)
+
+truth, guesses = ([CLASSES[label] for label in batch] for batch in (labels, predicted))
+print("GroundTruth:", " ".join(f"{word:>5}" for word in truth))
+print("Predicted:  ", " ".join(f"{word:>5}" for word in guesses))
+
+captions = [t if t == g else f"{t}, not {g}" for t, g in zip(truth, guesses, strict=True)]
+imshow(
+    images,
+    captions,
+    ["#2a9d8f" if t == g else "#e76f51" for t, g in zip(truth, guesses, strict=True)],
+    "test_images.png",
+)
+
+# %% [markdown]
+# Then all of them. Guessing would be right one time in ten; and which classes are hard?
+
+# %%
+total = torch.zeros(10, dtype=torch.long)
+correct = torch.zeros(10, dtype=torch.long)
+with torch.no_grad():
+    for images, labels in testloader:
+        predicted = net(images).argmax(1)
+        total += labels.bincount(minlength=10)
+        correct += labels[predicted == labels].bincount(minlength=10)
+
+print(f"Accuracy of the network on the {total.sum()} test images: {100 * correct.sum() / total.sum():.0f} %")
+for name, right, count in zip(CLASSES, correct, total, strict=True):
+    print(f"Accuracy of {name:>5} : {100 * right / count:2.0f} %")
+
+# %% [markdown]
+# **In the template** `test/acc` and `test/acc/<class>` are logged, and printed as a table
+# (`src/blitz/task/classify.py`, `src/blitz/report.py`).
+
+# %%
+trainer.test(task, data, verbose=False)
+report.console.print(report.per_class(data.classes, task.counts["test"]))
+
+print("The same counts:", torch.equal(task.counts["test"], torch.stack([total, correct], 1)))
+
+# %% [markdown]
+# ## On a GPU
+#
+# The network moves there, before the optimizer is made, and so does every batch:
+#
+# ```python
+# net.to(device)
+# inputs, labels = inputs.to(device), labels.to(device)
+# ```
+#
+# In the template it is `device=gpu` (`configs/device/gpu.yaml`), and by default the GPU is taken where there is one.
+# This net is so small that it gains little.
+#
+# The whole training, from a terminal: `blitz-train experiment=cifar10_tutorial`. `docs/tour.md` has all lessons and
+# what stands for them in the template, line by line.
