@@ -20,7 +20,7 @@ LOCKED = $(UV_INSTALL) --require-hashes -r requirements.lock
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help train test lint dashboard bench lock clean
+.PHONY: help train test lint tour dashboard bench lock clean
 
 help:  ## this list
 	@$(PYTHON) -c "import re; [print(f'make {t:<10} {d}') for t, d in re.findall(r'^(\w+):.*?## (.*)', open('Makefile').read(), re.M)]"
@@ -35,6 +35,9 @@ lint: .venv/ready  ## ruff and mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+tour: .venv/ready  ## the tutorial, lesson by lesson; its pictures are in logs/tour/
+	@for lesson in scripts/tour/*.py; do echo "$$lesson"; $(BIN)/python $$lesson || exit 1; done
 
 dashboard: .venv/ready  ## TensorBoard on logs/
 	$(BIN)/tensorboard --logdir $(LOGS)

@@ -1,26 +1,39 @@
 """Each lesson of the tour runs once; then its facts are checked, in what it computed and in what it printed."""
 
 import contextlib
+import hashlib
 import io
+import pickle
 import re
-import runpy
-from pathlib import Path
+import shutil
 from types import SimpleNamespace
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
-TOUR = Path(__file__).parents[2] / "scripts" / "tour"
+from blitz.config import PROJECT
+
+TOUR = PROJECT / "scripts" / "tour"
+WORDS = ("plane", "car", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+FOLDERS = ("airplane", "automobile", *WORDS[2:])
 
 
-def run(lesson, directory):
-    """The lesson's variables, with what it printed among them."""
+def run(lesson, directory, **constants):
+    """The lesson's variables, with what it printed among them; ``constants`` take the place of its own."""
+    source = (TOUR / lesson).read_text(encoding="utf-8")
+    for name in constants:
+        source, found = re.subn(rf"^{name} = .*$", f"{name} = given[{name!r}]", source, flags=re.MULTILINE)
+        assert found == 1
+    variables = {"__name__": "__main__", "given": constants}
+    threads = torch.get_num_threads()
     with contextlib.redirect_stdout(io.StringIO()) as stdout, contextlib.chdir(directory), torch.random.fork_rng():
-        variables = runpy.run_path(str(TOUR / lesson))
+        exec(compile(source, TOUR / lesson, "exec"), variables)
     torch.set_printoptions(sci_mode=None)
+    torch.set_num_threads(threads)
     return SimpleNamespace(**variables, printed=stdout.getvalue(), directory=directory)
 
 
@@ -37,6 +50,53 @@ def autograd(tmp_path_factory):
 @pytest.fixture(scope="module")
 def networks(tmp_path_factory):
     return run("3_neural_networks.py", tmp_path_factory.mktemp("tour"))
+
+
+@pytest.fixture(scope="module")
+def classifier(tmp_path_factory):
+    """Lesson 4 on an image folder made here, large enough for one line of loss; the last batch is not full."""
+    directory = tmp_path_factory.mktemp("tour")
+    generator = torch.Generator().manual_seed(0)
+    for split, n in (("train", 801), ("test", 5)):
+        for label, name in enumerate(FOLDERS):
+            folder = directory / "data/cifar10-jpeg" / split / name
+            folder.mkdir(parents=True)
+            for i, picture in enumerate(photographs([label] * n, generator)):
+                Image.fromarray(picture.permute(1, 2, 0).numpy()).save(folder / f"{i:04}.jpg")
+    return run("4_classifier.py", directory, DATA=directory / "data")
+
+
+@pytest.fixture(scope="module")
+def two_epochs(tmp_path_factory):
+    """Lesson 4 for two epochs on an archive made here, in the official one's layout, with checksums to match."""
+    directory = tmp_path_factory.mktemp("tour")
+    base = directory / "data/cifar-10-batches-py"
+    base.mkdir(parents=True)
+    generator = torch.Generator().manual_seed(0)
+    files = {"batches.meta": {"label_names": list(FOLDERS)}}
+    for name in [*(f"data_batch_{i}" for i in range(1, 6)), "test_batch"]:
+        labels = (torch.randperm(40, generator=generator) % 10).tolist()
+        files[name] = {"data": photographs(labels, generator).flatten(1).numpy(), "labels": labels}
+    sums = {}
+    for name, content in files.items():
+        raw = pickle.dumps(content)
+        (base / name).write_bytes(raw)
+        sums[name] = hashlib.md5(raw).hexdigest()
+    lists = [[name, sums[name]] for name in files if "batch_" in name]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("torchvision.datasets.CIFAR10.train_list", lists)
+        patch.setattr("torchvision.datasets.CIFAR10.test_list", [["test_batch", sums["test_batch"]]])
+        meta = {"filename": "batches.meta", "key": "label_names", "md5": sums["batches.meta"]}
+        patch.setattr("torchvision.datasets.CIFAR10.meta", meta)
+        return run("4_classifier.py", directory, DATA=directory / "data", EPOCHS=2)
+
+
+def photographs(labels, generator):
+    """Noise, uint8 ``(n, 3, 32, 32)``, with a bright corner whose place and colour tell the class."""
+    pictures = torch.randint(0, 130, (len(labels), 3, 32, 32), generator=generator)
+    for picture, label in zip(pictures, labels, strict=True):
+        picture[label % 3, 8 * (label % 4) :, 2 * label :] += 120
+    return pictures.to(torch.uint8)
 
 
 @pytest.fixture(scope="module")
@@ -217,6 +277,107 @@ def test_plot_of_the_optimizers(networks):
     assert plt.imread(networks.directory / "logs/tour/optimizers.png").shape == (675, 1200, 4)
 
 
+# Lesson 4
+
+
+@pytest.mark.parametrize("lesson", ["classifier", "two_epochs"])
+def test_the_template_ends_with_the_same_weights(lesson, request):
+    lesson = request.getfixturevalue(lesson)
+    torch.manual_seed(0)
+    before, by_hand, by_template = (
+        nn.utils.parameters_to_vector(net.parameters()) for net in (lesson.Net(), lesson.net, lesson.task.net)
+    )
+    assert (by_hand - before).abs().max() > 1e-3
+    assert torch.equal(by_hand, by_template)
+    assert lesson.trainer.global_step == lesson.EPOCHS * -(-len(lesson.trainset) // 4)
+    for what in ("first batch", "weights before training", "weights after training", "counts"):
+        assert f"The same {what}: True\n" in lesson.printed
+
+
+def test_data_is_named(classifier, two_epochs):
+    data = classifier.directory / "data"
+    assert classifier.printed.startswith(f"ImageFolder in {data / 'cifar10-jpeg'}: 8010 + 50 images\n")
+    assert two_epochs.printed.startswith(f"CIFAR10 in {two_epochs.directory / 'data'}: 200 + 40 images\n")
+
+
+def test_images_are_in_minus_one_to_one(classifier):
+    values = torch.stack([classifier.trainset[i][0] for i in range(20)])
+    assert -1 <= values.min() < -0.9
+    assert 0.9 < values.max() <= 1
+
+
+def test_loss_lines(classifier, two_epochs):
+    """The tutorial's form; the loop's line and the template's are the same."""
+    first, second = re.findall(r"^\[1,  2000\] loss: (\d\.\d{3})$", classifier.printed, re.MULTILINE)
+    assert first == second
+    assert float(first) < 2.303  # ln 10, where a guess stands
+    assert "loss: " not in two_epochs.printed
+
+
+@pytest.mark.parametrize("lesson", ["classifier", "two_epochs"])
+def test_ground_truth_and_predictions_of_four_images(lesson, request):
+    lesson = request.getfixturevalue(lesson)
+    images, labels = zip(*(lesson.testset[i] for i in range(4)), strict=True)
+    logits = lesson.task.net(torch.stack(images))
+    truth, guesses = (" ".join(f"{WORDS[i]:>5}" for i in row) for row in (labels, logits.argmax(1)))
+    assert f"\nGroundTruth: {truth}\nPredicted:   {guesses}\n" in lesson.printed
+
+
+def test_classes_of_a_folder_take_turns(classifier):
+    assert "\nGroundTruth: plane   car  bird   cat\n" in classifier.printed
+
+
+@pytest.mark.parametrize("lesson", ["classifier", "two_epochs"])
+def test_accuracy_by_class(lesson, request):
+    lesson = request.getfixturevalue(lesson)
+    total, correct = [0] * 10, [0] * 10
+    for image, label in lesson.testset:
+        total[label] += 1
+        correct[label] += int(lesson.net(image[None]).argmax()) == label
+    assert lesson.total.tolist() == total
+    assert lesson.correct.tolist() == correct
+    assert sum(total) == len(lesson.testset)
+    assert f"on the {sum(total)} test images: {100 * sum(correct) / sum(total):.0f} %\n" in lesson.printed
+    for word, right, count in zip(WORDS, correct, total, strict=True):
+        assert f"\nAccuracy of {word:>5} : {100 * right / count:2.0f} %\n" in lesson.printed
+
+
+def test_the_network_has_learned(classifier):
+    assert classifier.correct.sum() > 0.5 * classifier.total.sum()
+
+
+def test_pictures_of_the_classifier(classifier):
+    for name in ("training_images.png", "test_images.png"):
+        assert plt.imread(classifier.directory / "logs/tour" / name).shape == (345, 1200, 4)
+    right = "#2a9d8f"
+    assert [colour == right for colour in classifier.colours] == [caption in WORDS for caption in classifier.captions]
+
+
+def test_classifier_on_real_images(cifar10_folder, tmp_path):
+    for name in FOLDERS:
+        for split, n in (("train", 12), ("test", 3)):
+            (tmp_path / "cifar10-jpeg" / split / name).mkdir(parents=True)
+            for path in sorted((cifar10_folder / split / name).glob("*.jpg"))[:n]:
+                shutil.copy(path, tmp_path / "cifar10-jpeg" / split / name)
+    lesson = run("4_classifier.py", tmp_path, DATA=tmp_path, STEPS=20)
+    assert lesson.printed.count(": True\n") == 4
+    assert lesson.trainer.global_step == 20
+    assert lesson.total.tolist() == [3] * 10
+
+
+def test_without_data_and_network_one_line_says_what_to_do(tmp_path, monkeypatch):
+    monkeypatch.setattr("torchvision.datasets.CIFAR10.url", "http://127.0.0.1:9/cifar-10-python.tar.gz")
+    with pytest.raises(SystemExit) as stop:
+        run("4_classifier.py", tmp_path, DATA=tmp_path / "data")
+    message = str(stop.value)
+    assert message.startswith(f"CIFAR-10 is not in {tmp_path / 'data'} and cannot be downloaded (")
+    assert message.endswith(
+        "): put cifar-10-python.tar.gz there, "
+        "or its images as cifar10-jpeg/train/<class>/*.jpg and cifar10-jpeg/test/<class>/*.jpg"
+    )
+    assert "\n" not in message
+
+
 # Lesson 5
 
 
@@ -253,3 +414,13 @@ def test_devices_are_named(parallelism):
 def test_slices_join_to_the_same_output(parallelism):
     assert torch.allclose(parallelism.joined, parallelism.whole)
     assert parallelism.printed.endswith("The same output: True\n")
+
+
+# All lessons
+
+
+def test_files_named_in_the_tour_exist():
+    texts = [path.read_text(encoding="utf-8") for path in [*TOUR.glob("*.py"), PROJECT / "docs/tour.md"]]
+    named = {name for text in texts for name in re.findall(r"`((?:src|configs|docs|scripts)/[\w/.]*)`", text)}
+    assert len(named) > 10
+    assert [name for name in sorted(named) if not (PROJECT / name).exists()] == []
