@@ -37,7 +37,7 @@ lint: .venv/ready  ## ruff and mypy
 	$(BIN)/mypy
 
 tour: .venv/ready  ## the tutorial, lesson by lesson; its pictures are in logs/tour/
-	@for lesson in scripts/tour/*.py; do echo "$$lesson"; $(BIN)/python $$lesson || exit 1; done
+	@for lesson in scripts/tour/*.py; do printf '\n%s\n\n' $$lesson; $(BIN)/python $$lesson || exit 1; done
 
 dashboard: .venv/ready  ## TensorBoard on logs/
 	$(BIN)/tensorboard --logdir $(LOGS)

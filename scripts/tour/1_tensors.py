@@ -125,3 +125,7 @@ moved_there = single.to(device)
 total = moved_there + made_there
 print(total)
 print(total.to("cpu", torch.double))
+
+# %% [markdown]
+# **In the template** `device=gpu` or `device=mps` (`configs/device/`) moves all there is to move, and pictures become
+# tensors in `src/blitz/data/_transforms.py`.

@@ -101,3 +101,7 @@ with torch.no_grad():
 y = x.detach()
 print(y.requires_grad)
 print(x.eq(y).all())
+
+# %% [markdown]
+# **In the template** nobody calls `backward`: a training step returns its loss (`src/blitz/task/classify.py`), and
+# Lightning does the rest. Where it validates and tests, it records nothing.

@@ -10,6 +10,7 @@
 # %%
 import copy
 import inspect
+import textwrap
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -20,10 +21,11 @@ from blitz.model.net import Net
 
 if "get_ipython" not in globals():
     plt.switch_backend("Agg")  # a script draws to files alone
+torch.set_num_threads(1)  # one small image is too little work to share
 
 torch.manual_seed(0)
 
-print(inspect.getsource(Net.forward))
+print(textwrap.dedent(inspect.getsource(Net.forward)))
 
 # %%
 net = Net(in_channels=1)
@@ -177,3 +179,8 @@ axes.grid(axis="y", alpha=0.25)
 folder = Path("logs/tour")
 folder.mkdir(parents=True, exist_ok=True)
 figure.savefig(folder / "optimizers.png", dpi=150)
+
+# %% [markdown]
+# **In the template** `model=net` is `src/blitz/model/net.py`, the loss is part of the task
+# (`src/blitz/task/classify.py`), and the four are `optimizer=sgd`, `nesterov`, `adam` and `rmsprop`
+# (`configs/optimizer/`).

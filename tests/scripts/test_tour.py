@@ -209,7 +209,7 @@ def test_leaving_the_record(autograd):
 
 
 def test_structure_of_the_network(networks):
-    assert networks.printed.startswith("    def forward(self, ")
+    assert networks.printed.startswith("def forward(self, ")
     assert (
         "\nNet(\n"
         "  (conv1): Conv2d(1, 6, kernel_size=(5, 5), stride=(1, 1))\n"
