@@ -25,7 +25,7 @@ from blitz.data._random import generator
 
 SEED = 0
 EPOCHS = 1  # to be quick; the tutorial trains for 2 epochs
-STEPS = 4_500  # in each; all the images are 12_500
+STEPS = 4_500  # in each; the tutorial takes all 12_500
 DATA = PROJECT / "data"
 
 if "get_ipython" not in globals():
@@ -93,8 +93,8 @@ print(" ".join(f"{word:>5}" for word in words))
 imshow(images, words, ["black"] * 4, "training_images.png")
 
 # %% [markdown]
-# **In the template** this lesson is one recipe, `configs/experiment/cifar10_tutorial.yaml`, and what shall differ from
-# it is said in the words of the command line. The data set is `data=cifar10` or `data=image_folder`, with `data.mean`,
+# **In the template** this lesson is one recipe, `configs/experiment/cifar10_tutorial.yaml`, and what differs from it is
+# said in the words of the command line. The data set is `data=cifar10` or `data=image_folder`, with `data.mean`,
 # `data.std` and `data.batch_size` (`src/blitz/data/`). It reads all images once and keeps them in memory.
 
 # %%
@@ -150,8 +150,8 @@ net = Net()
 # %% [markdown]
 # ## The loss and the optimizer
 #
-# Cross-entropy is small where the right class has most of the probability. SGD with momentum is lesson 3's, with a
-# memory: it goes on in the direction of the last steps.
+# Cross-entropy is small where the right class has most of the probability. Momentum gives lesson 3's SGD a memory: each
+# step goes on in the direction of those before.
 
 # %%
 criterion = nn.CrossEntropyLoss()
@@ -160,7 +160,7 @@ optimizer = torch.optim.SGD(net.parameters(), lr=0.001, momentum=0.9)
 # %% [markdown]
 # **In the template** `model=net` is `src/blitz/model/net.py`, `optimizer=sgd` with `optimizer.lr` and
 # `optimizer.momentum` is `torch.optim.SGD` itself, and the task that joins them to the loss is
-# `src/blitz/task/classify.py`. (The template's Net pools before the ReLU: the same values, for a quarter of the work.)
+# `src/blitz/task/classify.py`. (The template's Net pools before the ReLU: the same values, for less work.)
 
 # %%
 torch.manual_seed(SEED)
@@ -264,5 +264,8 @@ print("The same counts:", torch.equal(task.counts["test"], torch.stack([total, c
 # **In the template** that is `device=gpu` (`configs/device/gpu.yaml`); by default it takes the GPU where there is one.
 # This net is too small to gain much.
 #
-# From a terminal, the whole training is `blitz-train experiment=cifar10_tutorial`. `docs/tour.md` sets all five lessons
-# and the template side by side.
+# From a terminal, the whole training is `blitz-train experiment=cifar10_tutorial`. With `OMP_NUM_THREADS=1` before it
+# and `device=cpu seed=0` behind, it ends with this loop's weights too; more threads add up in another order, and round
+# differently.
+#
+# `docs/tour.md` sets all five lessons and the template side by side.

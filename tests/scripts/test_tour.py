@@ -56,13 +56,7 @@ def networks(tmp_path_factory):
 def classifier(tmp_path_factory):
     """Lesson 4 on an image folder made here, large enough for one line of loss; the last batch is not full."""
     directory = tmp_path_factory.mktemp("tour")
-    generator = torch.Generator().manual_seed(0)
-    for split, n in (("train", 801), ("test", 5)):
-        for label, name in enumerate(FOLDERS):
-            folder = directory / "data/cifar10-jpeg" / split / name
-            folder.mkdir(parents=True)
-            for i, picture in enumerate(photographs([label] * n, generator)):
-                Image.fromarray(picture.permute(1, 2, 0).numpy()).save(folder / f"{i:04}.jpg")
+    image_folder(directory / "data/cifar10-jpeg", train=801, test=5)
     return run("4_classifier.py", directory, DATA=directory / "data")
 
 
@@ -89,6 +83,17 @@ def two_epochs(tmp_path_factory):
         meta = {"filename": "batches.meta", "key": "label_names", "md5": sums["batches.meta"]}
         patch.setattr("torchvision.datasets.CIFAR10.meta", meta)
         return run("4_classifier.py", directory, DATA=directory / "data", EPOCHS=2)
+
+
+def image_folder(path, **images):
+    """So many ``images`` of each class in each split."""
+    generator = torch.Generator().manual_seed(0)
+    for split, n in images.items():
+        for label, name in enumerate(FOLDERS):
+            folder = path / split / name
+            folder.mkdir(parents=True)
+            for i, picture in enumerate(photographs([label] * n, generator)):
+                Image.fromarray(picture.permute(1, 2, 0).numpy()).save(folder / f"{i:04}.jpg")
 
 
 def photographs(labels, generator):
@@ -292,6 +297,16 @@ def test_the_template_ends_with_the_same_weights(lesson, request):
     assert lesson.trainer.global_step == lesson.EPOCHS * -(-len(lesson.trainset) // 4)
     for what in ("first batch", "weights before training", "weights after training", "counts"):
         assert f"The same {what}: True\n" in lesson.printed
+
+
+def test_the_command_line_ends_with_the_same_weights(tmp_path, train):
+    image_folder(tmp_path / "cifar10-jpeg", train=9, test=1)
+    lesson = run("4_classifier.py", tmp_path, DATA=tmp_path, EPOCHS=2)
+    root = f"data.root={tmp_path / 'cifar10-jpeg'}"
+    folder = train("experiment=cifar10_tutorial", "data=image_folder", root, "device=cpu", "seed=0")
+    state = torch.load(folder / "checkpoints/last.ckpt", weights_only=True)["state_dict"]
+    for name, weight in lesson.net.state_dict().items():
+        torch.testing.assert_close(state[f"net.{name}"], weight, rtol=0, atol=0)
 
 
 def test_data_is_named(classifier, two_epochs):
