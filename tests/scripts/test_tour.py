@@ -303,7 +303,8 @@ def test_the_command_line_ends_with_the_same_weights(tmp_path, train):
     image_folder(tmp_path / "cifar10-jpeg", train=9, test=1)
     lesson = run("4_classifier.py", tmp_path, DATA=tmp_path, EPOCHS=2)
     root = f"data.root={tmp_path / 'cifar10-jpeg'}"
-    folder = train("experiment=cifar10_tutorial", "data=image_folder", root, "device=cpu", "seed=0")
+    to_the_bit = ("device=cpu", "seed=0", "channels_last=false", "optimizer.fused=false")
+    folder = train("experiment=cifar10_tutorial", "data=image_folder", root, *to_the_bit)
     state = torch.load(folder / "checkpoints/last.ckpt", weights_only=True)["state_dict"]
     for name, weight in lesson.net.state_dict().items():
         torch.testing.assert_close(state[f"net.{name}"], weight, rtol=0, atol=0)
