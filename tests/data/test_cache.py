@@ -6,7 +6,7 @@ from PIL import Image
 
 from blitz.data import image_folder
 from blitz.data.image_folder import ImageFolder
-from tests.data.test_datasets import grey, ready
+from tests.data.test_datasets import grey, images, ready
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def test_second_start_decodes_nothing_and_gives_the_same(folder, decoded):
     second = open_folder(folder)
     assert count(decoded) == 0
     for name, split in first.splits.items():
-        assert torch.equal(split.images, second.splits[name].images)
+        assert torch.equal(images(split), images(second.splits[name]))
         assert torch.equal(split.labels, second.splits[name].labels)
 
 

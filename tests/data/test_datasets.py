@@ -28,20 +28,32 @@ def ready(data):
     return data
 
 
+def images(split):
+    return split.take(torch.arange(len(split.labels)))[0]
+
+
 def test_digits():
     data = ready(grey(Digits))
     sizes = {name: len(split.labels) for name, split in data.splits.items()}
     assert sum(sizes.values()) == 1797
-    assert all(split.images.shape[1:] == (1, 32, 32) for split in data.splits.values())
-    everything = torch.cat([split.images.flatten(1) for split in data.splits.values()])
-    assert len(everything.unique(dim=0)) == 1797 - 0, "no image is in two splits"
+    everything = torch.cat([images(split) for split in data.splits.values()])
+    assert everything.shape == (1797, 1, 32, 32)
+    assert len(everything.unique(dim=0)) == 1797, "no image is in two splits"
+
+
+def test_validation_is_a_part_of_the_same_tensor():
+    """And no copy of it."""
+    splits = ready(grey(Digits)).splits
+    assert splits["train"].images is splits["val"].images
+    rows = torch.cat([splits["train"].rows, splits["val"].rows])
+    assert torch.equal(rows.sort().values, torch.arange(1438))
 
 
 def test_validation_is_the_same_for_every_seed_and_stratified():
     first, second = (ready(grey(Digits, seed=seed)).splits["val"] for seed in (1, 2))
-    assert torch.equal(first.images, second.images)
+    assert torch.equal(images(first), images(second))
     assert first.labels.bincount().min() >= 13
-    assert not torch.equal(first.images, ready(grey(Digits, split_seed=1)).splits["val"].images)
+    assert not torch.equal(images(first), images(ready(grey(Digits, split_seed=1)).splits["val"]))
 
 
 def test_the_official_test_split_is_untouched(mnist):
@@ -62,13 +74,13 @@ def test_cifar10_reads_what_torchvision_reads(tmp_path, monkeypatch):
     folder = tmp_path / CIFAR10_BASE
     folder.mkdir()
     generator = torch.Generator().manual_seed(0)
-    images = torch.randint(0, 256, (6, 20, 3072), generator=generator, dtype=torch.uint8)
+    pixels = torch.randint(0, 256, (6, 20, 3072), generator=generator, dtype=torch.uint8)
     labels = torch.arange(20) % 10
     lists: dict[str, list[list[str]]] = {"train_list": [], "test_list": []}
     for i, name in enumerate(
         ["data_batch_1", "data_batch_2", "data_batch_3", "data_batch_4", "data_batch_5", "test_batch"]
     ):
-        raw = pickle.dumps({"data": images[i].numpy(), "labels": labels.tolist()})
+        raw = pickle.dumps({"data": pixels[i].numpy(), "labels": labels.tolist()})
         (folder / name).write_bytes(raw)
         lists["test_list" if i == 5 else "train_list"].append([name, hashlib.md5(raw).hexdigest()])
     meta = pickle.dumps({"label_names": TEN})
@@ -81,8 +93,8 @@ def test_cifar10_reads_what_torchvision_reads(tmp_path, monkeypatch):
     )
     rgb = {"channels": 3, "mean": [0.5] * 3, "std": [0.5] * 3, "fit": "resize"}
     data = ready(grey(CIFAR10, tmp_path, val_fraction=0, **rgb))
-    assert torch.equal(data.splits["train"].images, images[:5].reshape(100, 3, 32, 32))
-    assert torch.equal(data.splits["test"].images, images[5].reshape(20, 3, 32, 32))
+    assert torch.equal(data.splits["train"].images, pixels[:5].reshape(100, 3, 32, 32))
+    assert torch.equal(data.splits["test"].images, pixels[5].reshape(20, 3, 32, 32))
     assert torch.equal(data.splits["test"].labels, labels)
     assert "val" not in data.splits
 
@@ -147,8 +159,8 @@ def test_workers_give_the_same_batches(source, folder):
     ours = list(batches(loader="device"))
     theirs = list(batches(loader="workers", num_workers=2))
     assert len(ours) == len(theirs) > 4
-    for (images, labels), (others, other_labels) in zip(ours, theirs, strict=True):
-        assert torch.equal(images, others)
+    for (batch, labels), (others, other_labels) in zip(ours, theirs, strict=True):
+        assert torch.equal(batch, others)
         assert torch.equal(labels, other_labels)
 
 

@@ -101,7 +101,7 @@ class ImageDataModule(LightningDataModule):
             train, val = self._read("train"), self.read("val")
             if val is None and self.val_fraction:
                 kept, held_out = stratified_split(train.labels, self.val_fraction, self.split_seed)
-                train, val = (Split(train.images[rows], train.labels[rows]) for rows in (kept, held_out))
+                train, val = (Split(train.images, train.labels[rows], rows) for rows in (kept, held_out))
             self.splits["train"] = train
             if val is not None and len(val.labels):
                 self.splits["val"] = val
@@ -151,7 +151,13 @@ class ImageDataModule(LightningDataModule):
         device = self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
         in_memory = self.in_memory(len(split.labels))
         if in_memory and isinstance(split.images, Tensor):
-            split = Split(split.images.to(device), split.labels.to(device))
+            if split.images.device != device:  # once, for all splits that are a part of it
+                whole = split.images.to(device)
+                for part, other in self.splits.items():
+                    if other.images is split.images:
+                        rows = None if other.rows is None else other.rows.to(device)
+                        self.splits[part] = Split(whole, other.labels.to(device), rows)
+            split = self.splits[name]
         mean, std = (torch.tensor(values).reshape(-1, 1, 1) for values in (self.mean, self.std))
         return Loader(split, batch_size, mean, std, device=device, workers=0 if in_memory else self.workers, **options)
 
