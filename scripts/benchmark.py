@@ -10,9 +10,10 @@ template is the faster one.
 
 What is timed: of training, from the end of the tenth step to the end of the last, so that imports, reading data and
 starting workers do not count, and no side's interval holds a validation. Of evaluation, the second of two passes. Of
-MNIST, the whole second epoch: training, validation, checkpoint. Of start-up, a command from its launch to its end, or
-to the end of its first training step. The template is built from its config as ``blitz-train`` builds it, and keeps its
-metrics, TensorBoard, checkpoints and progress bar, which like that of the peers draws on a terminal in memory.
+MNIST, the whole second epoch: training, validation, checkpoint. Of a folder, from the config to its images in memory.
+Of start-up, a command from its launch to its end, or to the end of its first training step. The template is built from
+its config as ``blitz-train`` builds it, and keeps its metrics, TensorBoard, checkpoints and progress bar, which like
+that of the peers draws on a terminal in memory.
 """
 
 import argparse
@@ -40,6 +41,7 @@ from lightning import Callback, LightningModule, Trainer
 from omegaconf import DictConfig
 from rich import box
 from rich.table import Column, Table
+from torchvision.transforms.functional import to_pil_image
 
 from blitz import build
 from blitz.cli import CONFIGS
@@ -190,6 +192,7 @@ class Benchmark:
     few: bool = False
     device: torch.device = field(default_factory=lambda: torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     _splits: dict[Sequence[str], dict[str, Split]] = field(default_factory=dict)
+    _files: tempfile.TemporaryDirectory[str] | None = None
 
     def rows(self) -> list[Row]:
         """The table. A row is added here."""
@@ -239,6 +242,13 @@ class Benchmark:
                 threads=self.threads,
             ),
             Row(
+                "start on a folder of 10,000 images: second / first",
+                partial(self.read_folder, cached=True),
+                partial(self.read_folder, cached=False),
+                at_least=5,
+                threads=self.threads,
+            ),
+            Row(
                 "start-up, --help: ours / straightforward script",
                 partial(self.command, *BLITZ, "--help"),
                 partial(self.command, *STRAIGHTFORWARD, "--help"),
@@ -266,7 +276,7 @@ class Benchmark:
             data.setup("test")
             if self.few:
                 test = data.splits["test"]
-                data.splits |= {"train": test, "val": Split(*(tensor[:1000] for tensor in test))}
+                data.splits |= {"train": test, "val": Split(test.images, test.labels[:1000], torch.arange(1000))}
             data.setup("fit")
             self._splits[overrides] = data.splits
         return self._splits[overrides]
@@ -294,14 +304,14 @@ class Benchmark:
 
     def tutorial(self, batch: int) -> float:
         clock = StepClock(self.device, self.steps[batch])
-        trainset = peers.Pictures(*self.splits(self.pictures)["train"])
+        trainset = peers.Pictures(*whole(self.splits(self.pictures)["train"]))
         peers.tutorial(peers.Net(self._channels), trainset, batch, clock.ends[1], clock, self.device)
         return clock.seconds
 
     def straightforward(self, batch: int) -> float:
         clock = StepClock(self.device, self.steps[batch])
         splits = self.splits(self.pictures)
-        trainset, valset = (peers.Pictures(*splits[name]) for name in ("train", "val"))
+        trainset, valset = (peers.Pictures(*whole(splits[name])) for name in ("train", "val"))
         with terminal():
             peers.straightforward(
                 peers.Net(self._channels),
@@ -317,8 +327,8 @@ class Benchmark:
 
     def floor(self, batch: int) -> float:
         clock = StepClock(self.device, self.steps[batch])
-        split = self.splits(self.pictures)["train"]
-        peers.floor(Net(self._channels), *split, batch, clock.ends[1], clock, self.device)
+        images, labels = whole(self.splits(self.pictures)["train"])
+        peers.floor(Net(self._channels), images, labels, batch, clock.ends[1], clock, self.device)
         return clock.seconds
 
     def evaluate(self) -> float:
@@ -331,7 +341,7 @@ class Benchmark:
 
     def evaluate_floor(self) -> float:
         clock = Clock(self.device)
-        images, labels = (tensor.to(self.device) for tensor in self.splits(self.pictures)["test"])
+        images, labels = (tensor.to(self.device) for tensor in whole(self.splits(self.pictures)["test"]))
         net = Net(self._channels).to(self.device)
         for _ in range(2):
             clock.mark()
@@ -350,7 +360,7 @@ class Benchmark:
     def epoch_straightforward(self) -> float:
         clock = Clock(self.device)
         splits = self.splits(self.digits)
-        trainset, valset = (peers.Pictures(*splits[name], mean=0.1307, std=0.3081) for name in ("train", "val"))
+        trainset, valset = (peers.Pictures(*whole(splits[name]), mean=0.1307, std=0.3081) for name in ("train", "val"))
         with terminal():
             peers.straightforward(
                 peers.DenseNet(),
@@ -363,6 +373,29 @@ class Benchmark:
                 max_epochs=2,
             )
         return clock.seconds
+
+    def read_folder(self, cached: bool) -> float:
+        """From the data's config to its images in memory, with and without what an earlier run has decoded."""
+        root = self._folder()
+        for file in root.glob(".blitz/*"):
+            if not cached:
+                file.unlink()
+        start = time.perf_counter()
+        build.data(compose("data=image_folder", f"data.root={root}")).setup("test")
+        return time.perf_counter() - start
+
+    def _folder(self) -> Path:
+        """The test images as JPEG files, in a folder that goes with this object."""
+        if self._files is None:
+            self._files = tempfile.TemporaryDirectory()
+            images, labels = whole(self.splits(self.pictures)["test"])
+            for index, (image, label) in enumerate(zip(images, labels.tolist(), strict=True)):
+                for split in ("train", "test"):
+                    folder = Path(self._files.name, split, str(label))
+                    folder.mkdir(parents=True, exist_ok=True)
+                    if split == "test" or not any(folder.iterdir()):
+                        to_pil_image(image).save(folder / f"{index}.jpg", quality=95)
+        return Path(self._files.name)
 
     def command(self, *words: str, status: int = 0) -> float:
         """A command in a process of its own, where ``first_step.FirstStep`` is a callback that ends it."""
@@ -381,6 +414,10 @@ class Benchmark:
     @property
     def _channels(self) -> int:
         return self.splits(self.pictures)["train"].images.shape[1]
+
+
+def whole(split: Split) -> tuple[torch.Tensor, torch.Tensor]:
+    return split.take(torch.arange(len(split.labels)))
 
 
 def compose(*overrides: str) -> DictConfig:

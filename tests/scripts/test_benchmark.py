@@ -52,19 +52,19 @@ def seeded(make):
 def weights(images):
     """The floor's after five steps."""
     net = seeded(Net)
-    peers.floor(net, *images, 8, 5, lambda: None, CPU, shuffle=False)
+    peers.floor(net, images.images, images.labels, 8, 5, lambda: None, CPU, shuffle=False)
     return net.state_dict()
 
 
 def test_tutorial_trains_the_weights_of_the_floor(images, weights):
     net = seeded(peers.Net)
-    peers.tutorial(net, peers.Pictures(*images), 8, 5, lambda: None, CPU, shuffle=False)
+    peers.tutorial(net, peers.Pictures(images.images, images.labels), 8, 5, lambda: None, CPU, shuffle=False)
     torch.testing.assert_close(net.state_dict(), weights, rtol=0, atol=1e-6)
 
 
 def test_straightforward_lightning_trains_the_weights_of_the_floor(images, weights):
     net = seeded(peers.Net)
-    pictures = peers.Pictures(*images)
+    pictures = peers.Pictures(images.images, images.labels)
     sgd = partial(torch.optim.SGD, lr=0.001, momentum=0.9)
     timer = peers.Steps(lambda: None)
     peers.straightforward(net, pictures, pictures, 8, timer, CPU, sgd, shuffle=False, max_steps=5)
@@ -74,7 +74,7 @@ def test_straightforward_lightning_trains_the_weights_of_the_floor(images, weigh
 def test_template_trains_the_weights_of_the_floor(bench, images):
     """In one batch of all images, where their order does not matter."""
     floor = seeded(Net)
-    peers.floor(floor, *images, 40, 5, lambda: None, CPU)
+    peers.floor(floor, images.images, images.labels, 40, 5, lambda: None, CPU)
     half = [0.5, 0.5, 0.5]
     settings = ["data.channels=3", "data.batch_size=40", f"data.mean={half}", f"data.std={half}", *benchmark.TUTORIAL]
     with bench.ours(DIGITS, *settings, "trainer.max_epochs=5") as (trainer, task, data):
