@@ -2,7 +2,6 @@
 
 import difflib
 import inspect
-import random
 import types
 import typing
 from collections.abc import Iterator, Mapping
@@ -33,10 +32,6 @@ def plain(cfg: DictConfig) -> dict[str, Any]:
     config = OmegaConf.to_container(cfg, resolve=True)
     assert isinstance(config, dict)
     return typing.cast("dict[str, Any]", config)
-
-
-def draw_seed() -> int:
-    return random.SystemRandom().randrange(2**32)
 
 
 def check(config: dict[str, Any]) -> None:
@@ -144,13 +139,36 @@ def _forward_flops(net: nn.Module, cfg: DictConfig) -> float:
 
 
 def trainer(cfg: DictConfig) -> Trainer:
-    """Raises ValueError where the device asked for is not there."""
+    """The processes of a run meet here: from now on any of them may wait for the others.
+
+    Raises:
+        ValueError: the device asked for is not there, or is not one that the device config names.
+    """
     _check_device(cfg.trainer.accelerator)
     callbacks: list[Callback] = [instantiate(node) for node in cfg.callback.values() if node is not None]
     loggers = [_logger(name, node) for name, node in cfg.logger.items() if node is not None]
     make = instantiate(cfg.trainer, _partial_=True, _convert_="all")
     built: Trainer = make(callbacks=[*callbacks, RunConfig(plain(cfg), hparams(cfg))], logger=loggers)
+    environment: Any = getattr(built.strategy, "cluster_environment", None)
+    if built.strategy.launcher is not None and not environment.creates_processes_externally:
+        raise ValueError(
+            f"trainer.devices={cfg.trainer.devices} with trainer.strategy={cfg.trainer.strategy}: "
+            "choose how the run is spread by device=ddp, ddp_cpu, dp or dp_cpu"
+        )
+    if built.world_size > 1:
+        built.strategy.setup_environment()
     return built
+
+
+def ready(data: ImageDataModule, trainer: Trainer, *stages: str) -> None:
+    """Fetch and read the data, rank 0 first: what it downloads or decodes, the others find."""
+    for mine in (trainer.is_global_zero, not trainer.is_global_zero):
+        if mine:
+            if trainer.local_rank == 0:
+                data.prepare_data()
+            for stage in stages:
+                data.setup(stage)
+        trainer.strategy.barrier()
 
 
 def _logger(name: str, node: DictConfig) -> Logger:

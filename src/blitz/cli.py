@@ -7,6 +7,7 @@ import re
 import sys
 import traceback
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,9 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from blitz import launch
 from blitz.config import PROJECT, check, leaves, register
+from blitz.device import _processes
 
 CONFIGS = PROJECT / "configs"
 
@@ -32,7 +35,12 @@ def run(task: Callable[[DictConfig], Any], config_name: str) -> None:
     verbose = os.environ.get("HYDRA_FULL_ERROR", "0") not in ("", "0")
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then hands the exception to us rather than printing it
     failures: list[BaseException] = []
+    started = _processes.launched()
     try:
+        if started and started.rank > 0:  # rank 0 alone reads the command line
+            if job := _processes.share():
+                launch.take_part(task, job)
+            return
         hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name=config_name)(
             _job(task, config_name, failures)
         )()
@@ -43,8 +51,11 @@ def run(task: Callable[[DictConfig], Any], config_name: str) -> None:
     except Exception as error:
         if verbose:
             raise
-        sys.exit(f"blitz-{config_name}: {explain(error, config_name, sys.argv[1:])}")
+        rank = f"rank {started.rank}: " if started and started.rank else ""
+        sys.exit(f"blitz-{config_name}: {rank}{explain(error, config_name, sys.argv[1:])}")
     finally:
+        if started and started.rank == 0 and started.of > 1:
+            _processes.share(b"")  # where it came to no job, the others are still waiting for one
         if not verbose:
             os.environ.pop("HYDRA_FULL_ERROR", None)
 
@@ -61,7 +72,7 @@ def _job(
         fresh = not any(folder.iterdir())
         try:
             check(cfg)
-            return task(cfg)
+            return launch.start(task, cfg, partial(explain, config_name=config_name, argv=[]))
         except BaseException as error:
             if isinstance(error, OSError) and error.filename is None:
                 error.filename = str(folder)
@@ -83,7 +94,7 @@ def _job(
 def explain(error: BaseException, config_name: str, argv: list[str]) -> str:
     """What went wrong, in one line: the bad value and the choices, or, of a bug, where it happened."""
     for cause in _chain(error):
-        if isinstance(cause, ValueError | FloatingPointError) and _raised_by_us(cause):
+        if isinstance(cause, ValueError | FloatingPointError | _processes.RankError) and _raised_by_us(cause):
             return " ".join(str(cause).split())
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         group, _, choice = str(error.missing_cfg_file).rpartition("/")

@@ -2,6 +2,7 @@
 
 import hashlib
 import math
+import random
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -43,6 +44,7 @@ class EvalConfig:
     checkpoint: str | None = None
     data_root: str | None = None
     output_dir: str = MISSING
+    trainer: dict[str, Any] = field(default_factory=dict)
     device: dict[str, Any] = field(default_factory=dict)
 
 
@@ -53,6 +55,10 @@ def register() -> None:
     store.store(name="eval_schema", node=EvalConfig)
     for name, resolver in _RESOLVERS.items():
         OmegaConf.register_new_resolver(name, resolver, replace=True)
+
+
+def draw_seed() -> int:
+    return random.SystemRandom().randrange(2**32)
 
 
 def class_folders(root: str) -> list[str]:

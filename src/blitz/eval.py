@@ -18,20 +18,19 @@ def evaluate(cfg: DictConfig) -> None:
     config = runs.read_checkpoint(path)["config"]
     task = runs.load(path)
     settings = OmegaConf.create(config)
-    settings.trainer.update(cfg.device)
+    settings.trainer.update(cfg.trainer)
     settings.callback, settings.logger = {}, {}
     if cfg.data_root:
         settings.data.root = cfg.data_root
     build.tune(task.net, settings)
     trainer = build.trainer(settings)
     data = build.data(settings)
-    data.prepare_data()
-    data.setup("test")
-    output = Path(cfg.output_dir)
+    build.ready(data, trainer, "test")
     trainer.test(task, data, verbose=False)
-    result = runs.begin(output, build.plain(settings), [f"checkpoint={path}"])
-    runs.finish(result, trainer.callback_metrics, data.classes, task.counts["test"])
-    report.end(result, data.classes, task.counts["test"])
+    if trainer.is_global_zero:
+        result = runs.begin(Path(cfg.output_dir), build.plain(settings), [f"checkpoint={path}"])
+        runs.finish(result, trainer.callback_metrics, data.classes, task.counts["test"])
+        report.end(result, data.classes, task.counts["test"])
 
 
 def main() -> None:

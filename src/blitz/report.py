@@ -32,6 +32,7 @@ for _message in (
     "Checkpoint directory .* exists",
     "Total length of `list`",
     "You requested to overfit",
+    "It is recommended to use `self.log",  # sync_dist: the figures are those of all processes already
 ):
     warnings.filterwarnings("ignore", _message)
 
@@ -91,10 +92,14 @@ def start(run: Path, config: Mapping[str, Any], task: LightningModule, data: Ima
     fetched = (
         f"whole on {device.type}" if data.in_memory(len(data.splits["train"].labels)) else f"{data.workers} workers"
     )
+    count = trainer.world_size if trainer.world_size > 1 else trainer.num_devices
+    each = f"{-(-data.batch_size // count)} on each of {count} devices" if count > 1 else "on one device"
+    accumulated = trainer.accumulate_grad_batches
     facts(
         model=f"{net}, {parameters:,} parameters, on {where}",
         data=f"{type(data).__name__}, {sizes} images",
         images=f"{data.channels}×{data.image_size}×{data.image_size}, {len(data.classes)} classes, {fetched}",
+        batch=f"{data.batch_size} images, {each}" + (f"; {accumulated} batches a step" if accumulated > 1 else ""),
         run=f"{short(run)}, seed {config['seed']}",
     )
 

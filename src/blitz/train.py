@@ -15,27 +15,26 @@ def train(cfg: DictConfig) -> float | None:
 
     from blitz import build, report, runs
 
-    if cfg.seed is None:
-        cfg.seed = build.draw_seed()
     config = build.plain(cfg)
     build.check(config)
     seed_everything(cfg.seed, verbose=False)
     trainer = build.trainer(cfg)
     task = build.task(cfg)
     data = build.data(cfg)
-    data.prepare_data()
-    data.setup("fit")
-    data.setup("test")
+    build.ready(data, trainer, "fit", "test")
     build.check_metrics(cfg, task, data)
 
-    run = runs.begin(Path(cfg.run_dir), config, HydraConfig.get().overrides.task)
-    report.start(run.path, cfg, task, data, trainer)
+    run = runs.Run(Path(cfg.run_dir))
+    if trainer.is_global_zero:
+        runs.begin(run.path, config, HydraConfig.get().overrides.task)
+        report.start(run.path, cfg, task, data, trainer)
     trainer.fit(task, data)
     metrics = dict(trainer.callback_metrics)
-    trainer.test(task, data, ckpt_path=run.checkpoint(), verbose=False)
+    trainer.test(task, data, ckpt_path=trainer.strategy.broadcast(run.checkpoint()), verbose=False)
     metrics |= trainer.callback_metrics
-    runs.finish(run, metrics, data.classes, task.counts["test"])
-    report.end(run, data.classes, task.counts["test"])
+    if trainer.is_global_zero:
+        runs.finish(run, metrics, data.classes, task.counts["test"])
+        report.end(run, data.classes, task.counts["test"])
     return None if cfg.optimized_metric is None else float(metrics[cfg.optimized_metric])
 
 

@@ -29,7 +29,8 @@ class ImageDataModule(LightningDataModule):
         loader: ``device`` keeps a split as one tensor there, ``workers`` has processes fetch each batch; ``auto`` takes
             the first where the split fits into ``memory_limit``, the second where it does not.
         memory_limit: GiB of uint8 images, for each split.
-        num_workers: one a core where it is None.
+        batch_size: of all processes together, as is ``eval_batch_size``.
+        num_workers: of all processes of a machine together; one a core where it is None.
         split_seed: draws the validation images; ``seed`` draws the training order and the augmentation.
 
     Raises:
@@ -148,7 +149,10 @@ class ImageDataModule(LightningDataModule):
 
     def _loader(self, name: str, batch_size: int, **options: Any) -> Loader:
         split = self.splits[name]
-        device = self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
+        device, rank, world_size, workers = torch.device("cpu"), 0, 1, self.workers
+        if trainer := self.trainer:
+            device, rank, world_size = trainer.strategy.root_device, trainer.global_rank, trainer.world_size
+            workers = max(1, workers * trainer.num_nodes // world_size)
         in_memory = self.in_memory(len(split.labels))
         if in_memory and isinstance(split.images, Tensor):
             if split.images.device != device:  # once, for all splits that are a part of it
@@ -159,7 +163,8 @@ class ImageDataModule(LightningDataModule):
                         self.splits[part] = Split(whole, other.labels.to(device), rows)
             split = self.splits[name]
         mean, std = (torch.tensor(values).reshape(-1, 1, 1) for values in (self.mean, self.std))
-        return Loader(split, batch_size, mean, std, device=device, workers=0 if in_memory else self.workers, **options)
+        where: dict[str, Any] = {"device": device, "rank": rank, "world_size": world_size}
+        return Loader(split, batch_size, mean, std, workers=0 if in_memory else workers, **where, **options)
 
 
 def _times(sizes: Sequence[int]) -> str:

@@ -46,7 +46,13 @@ class Loader:
     Order and augmentation are a function of ``(seed, epoch)`` alone, and the same however the images are fetched.
     Lightning tells the epoch through ``sampler.set_epoch``, as it does for a DataLoader with a distributed sampler.
 
+    Of several processes each yields its part of the batches that one process would yield: neighbours, as even as can
+    be, the first processes taking the odd ones. All yield the same number of batches, so that of an epoch's last one,
+    where it has fewer images than there are processes, some yield none.
+
     Args:
+        batch_size: of all processes together.
+        rank: which of the ``world_size`` processes this is.
         workers: processes that fetch the images; with 0 an index does, and the split is best on ``device`` already.
     """
 
@@ -62,9 +68,12 @@ class Loader:
         seed: int = 0,
         augment: Sequence[Augmentation] = (),
         workers: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
     ) -> None:
         self.split = split
         self.batch_size = batch_size
+        self.rank, self.world_size = rank, world_size
         self.device = torch.device(device)
         self.mean, self.std = mean.to(device), std.to(device)
         self.shuffle = shuffle
@@ -97,15 +106,27 @@ class Loader:
     def __len__(self) -> int:
         return -(-len(self.split.labels) // self.batch_size)
 
+    def weight(self, index: int) -> float:
+        """What this process's mean over its images of batch ``index`` counts in the mean over the processes.
+
+        That mean of means, so weighed, is the mean over the batch, however uneven its parts are.
+        """
+        images = min(self.batch_size, len(self.split.labels) - index * self.batch_size)
+        ours = images // self.world_size + (self.rank < images % self.world_size)
+        return self.world_size * ours / images
+
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         # A generator, so that nothing is drawn before the first batch: Lightning sets the epoch after it calls iter().
         n = len(self.split.labels)
         draws = [a.draw(n, self.seed + i, self.epoch).to(self.device) for i, a in enumerate(self.augment)]
         rows = self._rows()
-        for here, (images, labels) in zip(rows, self._fetch(rows), strict=True):
+        parts = [batch.tensor_split(self.world_size)[self.rank] for batch in rows]
+        # Where there is nothing to yield one image is fetched all the same: files that are not read have no shape.
+        wanted = [part if len(part) else batch[:1] for part, batch in zip(parts, rows, strict=True)]
+        for part, here, (images, labels) in zip(parts, wanted, self._fetch(wanted), strict=True):
             for augmentation, drawn in zip(self.augment, draws, strict=True):
                 images = augmentation.apply(images, drawn[here])
-            yield normalize(images, self.mean, self.std), labels
+            yield normalize(images, self.mean, self.std)[: len(part)], labels[: len(part)]
 
     def _rows(self) -> Sequence[Tensor]:
         """The epoch's batches, as rows of the split."""

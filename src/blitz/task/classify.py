@@ -109,23 +109,25 @@ class Classify(LightningModule):
         self.running = _Running()
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        labels = batch[1]
+        if not len(labels):  # of an epoch's last batch a process may have no image: it has taken no step of its own
+            self.running.update(labels.new_zeros(()).float(), labels.new_zeros(0, len(self.classes)), labels, self.lr)
         every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
         if every and self.global_step % every == 0 and not self.trainer.fit_loop._should_accumulate():
-            loss, acc = self.running.look(self.global_step)
-            self.log_dict(
-                {"train/loss_step": loss, "train/acc_step": acc}, on_step=True, on_epoch=False, sync_dist=True
-            )
+            loss, acc = self._look()
+            self.log_dict({"train/loss_step": loss, "train/acc_step": acc}, on_step=True, on_epoch=False)
 
     def on_validation_epoch_start(self) -> None:
         if self.trainer.training or self.trainer.validating:
-            self.running.look(
-                self.global_step
-            )  # a loss that is not finite stops the run before a checkpoint is written
+            self._look()  # a loss that is not finite stops the run before a checkpoint is written
 
     def on_train_epoch_end(self) -> None:
-        self.running.look(self.global_step)
+        self._look()
         loss, acc = self.running.epoch()
-        self.log_dict({"train/loss": loss, "train/acc": acc}, sync_dist=True)
+        self.log_dict({"train/loss": loss, "train/acc": acc})
+
+    def _look(self) -> tuple[float, float]:
+        return self.running.look(self.global_step, partial(self.trainer.strategy.reduce, reduce_op="sum"))
 
     def on_validation_epoch_end(self) -> None:
         self._report("val")
@@ -169,25 +171,28 @@ class _Running:
         hits = (logits.detach().argmax(1) == labels).sum()
         self._steps.append((loss.detach(), hits, len(labels), lr))
 
-    def look(self, step: int) -> tuple[float, float]:
-        """Mean loss and accuracy of the images since the last look.
+    def look(self, step: int, reduce: Callable[[Tensor], Tensor]) -> tuple[float, float]:
+        """Mean loss and accuracy of the images since the last look, those of all processes.
+
+        Args:
+            reduce: sums a tensor over the processes.
 
         Raises:
-            FloatingPointError: a loss was not finite.
+            FloatingPointError: a loss was not finite; in every process alike.
         """
         if not self._steps:
             return math.nan, math.nan
         losses, hits, counts, lrs = zip(*self._steps, strict=True)
         self._steps = []
-        values = torch.stack(losses).float().cpu().double()
-        for index in (~values.isfinite()).nonzero().flatten().tolist()[:1]:
+        images = torch.tensor(counts, dtype=torch.float32, device=losses[0].device)
+        mine = torch.stack([torch.stack(losses).float() * images, torch.stack(hits).float(), images])
+        losses, hits, counts = reduce(mine).cpu().double()
+        for index in (~losses.isfinite()).nonzero().flatten().tolist()[:1]:
             at = step - len(lrs) + index + 1
             raise FloatingPointError(
-                f"the loss is {values[index]:g} at step {at}, with lr {lrs[index]:g}: try a lower optimizer.lr"
+                f"the loss is {losses[index]:g} at step {at}, with lr {lrs[index]:g}: try a lower optimizer.lr"
             )
-        count = sum(counts)
-        loss = float(values @ torch.tensor(counts, dtype=torch.float64))
-        hit = int(torch.stack(hits).sum())
+        loss, hit, count = losses.sum().item(), hits.sum().item(), counts.sum().item()
         self._loss, self._hits, self._count = self._loss + loss, self._hits + hit, self._count + count
         return loss / count, hit / count
 
