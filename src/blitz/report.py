@@ -32,6 +32,7 @@ for _message in (
     "Checkpoint directory .* exists",
     "Total length of `list`",
     "You requested to overfit",
+    "Experiment logs directory .* exists",
     "It is recommended to use `self.log",  # sync_dist: the figures are those of all processes already
 ):
     warnings.filterwarnings("ignore", _message)

@@ -1,0 +1,377 @@
+"""ddp against one process: the same figures however many processes there are, and no process that outlives its run.
+
+Real gloo processes, real signals. The sizes divide by nothing: 1,295 training images make batches of 647, 647 and 1,
+and 359 test images batches of 179, 179 and 1, of which some processes have no image.
+"""
+
+import contextlib
+import csv
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from lightning import Callback
+
+import blitz.train
+from blitz.config import PROJECT
+from blitz.data._loader import Loader, Split
+from blitz.data._random import generator
+from blitz.data.augment import Flip, Translate
+from blitz.data.image_folder import Files
+from tests.conftest import call
+
+ZERO, ONE = torch.zeros(1, 1, 1), torch.ones(1, 1, 1)
+COMMON = (
+    "data.batch_size=647", "data.eval_batch_size=179", "trainer.max_epochs=2", "trainer.log_every_n_steps=1",
+    "logger=csv", "+data.augment.translate._target_=blitz.data.augment.Translate",
+)  # fmt: skip
+BLITZ_TRAIN = (sys.executable, "-c", "from blitz.train import main; main()")  # what the console script does
+
+
+# -- the loader ----------------------------------------------------------------------------------------------------
+
+
+def loader(rank, world_size, n=103, batch_size=10, **options):
+    images = torch.randint(0, 256, (n, 1, 8, 8), dtype=torch.uint8, generator=generator("images"))
+    split = Split(images, torch.arange(n))
+    options = {"shuffle": True, "augment": [Flip(), Translate(2)]} | options
+    made = Loader(split, batch_size, ZERO, ONE, rank=rank, world_size=world_size, **options)
+    made.set_epoch(3)
+    return made
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3, 5])
+@pytest.mark.parametrize("n", [101, 103, 100])
+def test_parts_make_up_the_batches_of_one_process(world_size, n):
+    whole = list(loader(0, 1, n))
+    parts = [list(loader(rank, world_size, n)) for rank in range(world_size)]
+    assert {len(part) for part in parts} == {len(whole)}, "all take the same number of steps"
+    for index, (images, labels) in enumerate(whole):
+        assert torch.equal(torch.cat([part[index][0] for part in parts]), images)
+        assert torch.equal(torch.cat([part[index][1] for part in parts]), labels)
+        sizes = [len(part[index][1]) for part in parts]
+        assert max(sizes) - min(sizes) <= 1
+
+
+@pytest.mark.parametrize("world_size", [2, 3])
+def test_weighed_means_of_the_parts_are_the_mean_of_the_batch(world_size):
+    loaders = [loader(rank, world_size, n=101) for rank in range(world_size)]
+    for index, batches in enumerate(zip(*loaders, strict=True)):
+        labels = [part.double() for _, part in batches]
+        weighed = [
+            made.weight(index) * (part.mean() if len(part) else 0) for made, part in zip(loaders, labels, strict=True)
+        ]
+        assert float(sum(weighed) / world_size) == pytest.approx(float(torch.cat(labels).mean()))
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_part_without_an_image_of_files(workers):
+    """What is decoded when it is asked for has no shape before."""
+    files = Files(["a", "b", "c"], decode_nothing)
+    batches = list(Loader(Split(files, torch.arange(3)), 2, ZERO, ONE, rank=1, world_size=2, workers=workers))
+    assert [tuple(images.shape) for images, _ in batches] == [(1, 1, 4, 4), (0, 1, 4, 4)]
+    assert [labels.tolist() for _, labels in batches] == [[1], []]
+
+
+def decode_nothing(path):
+    return torch.zeros(1, 4, 4, dtype=torch.uint8)
+
+
+# -- whole runs ----------------------------------------------------------------------------------------------------
+
+
+def start(words, cwd=PROJECT, **variables):
+    environment = {**os.environ, **variables}
+    return subprocess.Popen(
+        [*words], cwd=cwd, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+def end(*started):
+    """Standard output and error of each; all of them ended well."""
+    texts = [process.communicate(timeout=300) for process in started]
+    assert [process.returncode for process in started] == [0] * len(started), texts
+    return texts
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return str(probe.getsockname()[1])
+
+
+@pytest.fixture(scope="module")
+def single(tmp_path_factory):
+    """One process, this one, without any of what this file tests."""
+    folder = tmp_path_factory.mktemp("single")
+    with pytest.MonkeyPatch.context() as patch:
+        for seed in (1, 2):
+            call(patch, blitz.train.main, "blitz-train", *COMMON, "device=cpu", f"seed={seed}",
+                 f"hydra.run.dir={folder / str(seed)}")  # fmt: skip
+    return folder
+
+
+@pytest.fixture(scope="module")
+def sweep(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("sweep")
+    words = ("-m", *COMMON, "trainer.devices=1,2", "seed=1,2", "device=ddp_cpu", f"hydra.sweep.dir={folder}")
+    (out, err), = end(start([sys.executable, "-m", "blitz.train", *words]))  # fmt: skip
+    assert err == ""
+    jobs = [path.parent for path in folder.glob("*/metrics.json")]
+    found = {(config["trainer"]["devices"], config["seed"]): job for job in jobs for config in [_config(job)]}
+    return found, out
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    """Three processes, by the console script, from elsewhere, with words that a shell or Hydra might trip over."""
+    folder = tmp_path_factory.mktemp("else where")
+    run = folder / "it's [3] of, them"
+    words = (
+        *COMMON, "device=ddp_cpu", "trainer.devices=3", "seed=1", f'hydra.run.dir="{run}"',
+        """data.classes=["0 or O",'[1]',"it's","3=3",'4"',"5","6","7","8","9"]""",
+    )  # fmt: skip
+    (out, err), = end(start([*BLITZ_TRAIN, *words], cwd=folder))  # fmt: skip
+    assert err == ""
+    return run, out
+
+
+@pytest.fixture(scope="module")
+def two_nodes(tmp_path_factory):
+    """Two torchruns of one process each, as on two machines; only rank 0 reads the command line."""
+    folder = tmp_path_factory.mktemp("nodes")
+    address = ("--master-addr=127.0.0.1", f"--master-port={free_port()}", "--nnodes=2", "--nproc-per-node=1")
+    torchrun = (sys.executable, "-m", "torch.distributed.run", *address)
+    words = (*COMMON, "device=ddp_cpu", "trainer.devices=1", "trainer.num_nodes=2", "seed=2")
+    nodes = [
+        start(
+            [*torchrun, f"--node-rank={rank}", "-m", "blitz.train", *words, f"hydra.run.dir={folder}/now-${{now:%f}}"]
+        )
+        for rank in (0, 1)
+    ]
+    (out, _), (other, _) = end(*nodes)
+    assert other == "", "nothing is printed twice"
+    (run,) = folder.iterdir()
+    return run, out
+
+
+@pytest.fixture(scope="module")
+def slurm(tmp_path_factory):
+    """Two tasks of one node, by the variables that srun gives them."""
+    folder = tmp_path_factory.mktemp("slurm")
+    words = (*BLITZ_TRAIN, *COMMON, "device=ddp_cpu", "trainer.devices=2", "seed=1", f"hydra.run.dir={folder / 'run'}")
+    tasks = [start(words, **_slurm(rank), MASTER_PORT=port) for port in [free_port()] for rank in (0, 1)]
+    (out, _), (other, _) = end(*tasks)
+    assert other == ""
+    return folder / "run", out
+
+
+def _slurm(rank):
+    return {
+        "SLURM_JOB_ID": "4711", "SLURM_JOB_NAME": "blitz", "SLURM_NTASKS": "2", "SLURM_NNODES": "1",
+        "SLURM_PROCID": str(rank), "SLURM_LOCALID": str(rank), "SLURM_NODEID": "0", "SLURM_JOB_NODELIST": "localhost",
+    }  # fmt: skip
+
+
+def _config(run):
+    return yaml.safe_load((run / "config.yaml").read_text())
+
+
+def _figures(run):
+    return json.loads((run / "metrics.json").read_text())
+
+
+def _losses(run):
+    rows = list(csv.DictReader((run / "metrics.csv").open()))
+    losses = [(float(row["train/loss_step"]), float(row["train/acc_step"])) for row in rows if row["train/loss_step"]]
+    assert len(losses) == 6
+    return torch.tensor(losses, dtype=torch.float64)
+
+
+def _counts(run):
+    return [(row["count"], row["correct"]) for row in csv.DictReader((run / "per_class.csv").open())]
+
+
+def _all(single, sweep, alone, two_nodes, slurm):
+    found, _ = sweep
+    by_seed = {
+        1: [found[1, 1], found[2, 1], alone[0], slurm[0]],
+        2: [found[1, 2], found[2, 2], two_nodes[0]],
+    }
+    return [(single / str(seed), run) for seed, runs in by_seed.items() for run in runs]
+
+
+def test_the_loss_curve_is_that_of_one_process(single, sweep, alone, two_nodes, slurm):
+    for one, run in _all(single, sweep, alone, two_nodes, slurm):
+        torch.testing.assert_close(_losses(run), _losses(one), rtol=1e-4, atol=1e-6)
+        assert _figures(run)["train/loss"] == pytest.approx(_figures(one)["train/loss"], rel=1e-4)
+    assert not torch.allclose(_losses(single / "1"), _losses(single / "2"), rtol=1e-2), "the seed matters"
+
+
+def test_evaluation_neither_repeats_nor_drops_an_image(single, sweep, alone, two_nodes, slurm):
+    for one, run in _all(single, sweep, alone, two_nodes, slurm):
+        assert _counts(run) == _counts(one)
+        assert sum(int(count) for count, _ in _counts(run)) == 359
+        assert _figures(run)["test/acc"] == _figures(one)["test/acc"]
+        assert _figures(run)["val/acc"] == _figures(one)["val/acc"]
+        assert _figures(run)["test/loss"] == pytest.approx(_figures(one)["test/loss"], rel=1e-4)
+
+
+def test_weights_are_those_of_one_process(single, sweep, alone, two_nodes, slurm):
+    for one, run in _all(single, sweep, alone, two_nodes, slurm):
+        ours, whole = (torch.load(path / "checkpoints/last.ckpt", weights_only=True) for path in (run, one))
+        assert ours["state_dict"].keys() == whole["state_dict"].keys()
+        for name, weight in whole["state_dict"].items():
+            torch.testing.assert_close(ours["state_dict"][name], weight, rtol=0, atol=1e-4)
+
+
+def test_a_job_of_a_sweep_is_the_run_started_alone(sweep, two_nodes, slurm):
+    found, out = sweep
+    assert found.keys() == {(1, 1), (1, 2), (2, 1), (2, 2)}
+    assert out.count("on each of 2 devices") == 2
+    for job, run in ((found[2, 2], two_nodes[0]), (found[2, 1], slurm[0])):
+        assert torch.equal(_losses(job), _losses(run)), "bit by bit"
+        assert _figures(job) == _figures(run)
+
+
+def test_one_folder_to_which_the_other_ranks_add_nothing(single, sweep, alone, two_nodes, slurm):
+    expected = sorted(path.name for path in (single / "1").iterdir())
+    for _, run in _all(single, sweep, alone, two_nodes, slurm):
+        assert sorted(path.name for path in run.iterdir()) == expected
+
+
+def test_both_batch_sizes_are_printed(alone, two_nodes):
+    assert "batch          647 images, 216 on each of 3 devices" in alone[1]
+    assert "batch          647 images, 324 on each of 2 devices" in two_nodes[1]
+
+
+def test_words_reach_every_rank_as_they_were_written(alone):
+    run, out = alone
+    assert _config(run)["data"]["classes"][:5] == ["0 or O", "[1]", "it's", "3=3", '4"']
+    assert "test/acc/0 or O" in _figures(run)
+    assert out.rstrip().endswith(run.name)
+    assert _losses(run).isfinite().all()
+
+
+def test_eval_takes_the_same_devices(single, command, tmp_path):
+    command("blitz-eval", f"run={single / '1'}", "device=ddp_cpu", f"hydra.run.dir={tmp_path / 'eval'}")
+    again, trained = _figures(tmp_path / "eval"), _figures(single / "1")
+    assert again.pop("test/loss") == pytest.approx(trained["test/loss"], rel=1e-5)
+    assert again == {key: value for key, value in trained.items() if key.startswith("test/") and key != "test/loss"}
+    assert _counts(tmp_path / "eval") == _counts(single / "1")
+
+
+# -- processes that fail -------------------------------------------------------------------------------------------
+
+
+class RaiseOnRank(Callback):
+    def __init__(self, rank: int) -> None:
+        self.rank = rank
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        if trainer.global_rank == self.rank and trainer.current_epoch == 1:
+            raise RuntimeError(f"rank {self.rank} has had enough")
+
+
+def test_a_rank_that_raises_ends_the_run(tmp_path):
+    run = tmp_path / "run"
+    words = ("+callback.broken._target_=tests.device.test_ddp.RaiseOnRank", "+callback.broken.rank=1")
+    began = start([sys.executable, "-m", "blitz.train", *COMMON, *words, "device=ddp_cpu", f"hydra.run.dir={run}"])
+    _out, err = began.communicate(timeout=120)
+    assert began.returncode == 1
+    assert re.fullmatch(
+        r"blitz-train: rank 1: RuntimeError: rank 1 has had enough \(.*; HYDRA_FULL_ERROR=1 .*\)\n", err
+    ), err
+    assert "in on_train_batch_start" in (run / "error.txt").read_text(), "the traceback of the rank"
+    assert not (run / "metrics.json").exists()
+
+
+linux = pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="finds processes in /proc")
+
+
+@linux
+@pytest.mark.parametrize("when", ["start-up", "mid-epoch"])
+@pytest.mark.parametrize("victim", [0, 1])
+def test_a_rank_that_is_killed_ends_the_run(victim, when, tmp_path):
+    began, ranks = _under_way(tmp_path / "run", when)
+    os.kill(ranks[victim], signal.SIGKILL)
+    killed = time.monotonic()
+    _out, err = began.communicate(timeout=60)
+    assert time.monotonic() - killed < 10
+    assert began.returncode == 1
+    assert err.splitlines()[-1] == f"blitz-train: rank {victim} was killed by SIGKILL", err
+    assert not [pid for pid in ranks if _alive(pid)]
+    assert (tmp_path / "run").exists() == (when == "mid-epoch"), "a run that never began leaves nothing"
+
+
+@linux
+def test_ranks_end_with_the_process_that_made_them(tmp_path):
+    began, ranks = _under_way(tmp_path / "run", "mid-epoch")
+    began.kill()
+    began.communicate(timeout=30)
+    deadline = time.monotonic() + 5
+    while any(map(_alive, ranks)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not [pid for pid in ranks if _alive(pid)]
+
+
+def _under_way(run, when):
+    """A run of two processes that would go on for long, and the processes by rank."""
+    words = ("device=ddp_cpu", "trainer.max_epochs=10000", "seed=0", f"hydra.run.dir={run}")
+    began = start([sys.executable, "-m", "blitz.train", *words])
+    deadline = time.monotonic() + 60
+    while len(ranks := _ranks(began.pid)) < 2 and time.monotonic() < deadline:
+        time.sleep(0.02)
+    if when == "mid-epoch":
+        assert any(re.match(r" +1/10000 ", line) for line in began.stdout)
+    return began, ranks
+
+
+def _ranks(pid):
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return [int(child) for child in children if b"spawn_main" in _proc(child, "cmdline")]
+
+
+def _alive(pid):
+    state = _proc(pid, "stat").rpartition(b")")[2].split()[:1]
+    return state not in ([], [b"Z"])
+
+
+def _proc(pid, name):
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/{name}").read_bytes()
+    return b""
+
+
+# -- refusals ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("words", "answer"),
+    [
+        (["device=ddp_cpu", "trainer.devices=3", "data.batch_size=2"], "data.batch_size=2 is smaller than the number"),
+        (["device=ddp_cpu", "trainer.num_nodes=2"], "trainer.num_nodes=2: start it on every node, by torchrun or srun"),
+        (["device=ddp_cpu", "trainer.devices=0"], "trainer.devices=0 is not valid"),
+        (["device=ddp_cpu", "trainer.devices=some"], "trainer.devices=some is not valid"),
+        (["device=cpu", "trainer.devices=2"], "choose how the run is spread by device=ddp, ddp_cpu, dp or dp_cpu"),
+        (["device=dp_cpu", "trainer.devices=1"], "dp needs at least two devices, got 1"),
+        (["device=dp"], "this machine has no cuda device"),
+    ],
+)
+def test_refusals(words, answer, train, tmp_path):
+    if "device=dp" in words and torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    with pytest.raises(SystemExit) as exit:
+        train(*words)
+    assert answer in str(exit.value.code)
+    assert "\n" not in str(exit.value.code)
+    assert not (tmp_path / "run").exists()

@@ -1,0 +1,114 @@
+"""The processes of a run by themselves, without torch: how they are made, watched and ended; and what SLURM says."""
+
+import os
+import re
+import signal
+import threading
+import time
+from functools import partial
+
+import pytest
+
+from blitz.device import _processes
+
+
+def meet(folder, failing=None, how=None):
+    """Waits until every process is there, or for ever."""
+    rank, count = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    (folder / f"here{rank}").touch()
+    print(f"hello from {rank}")
+    if rank == failing:
+        if how == "raise":
+            raise ValueError("no more")
+        os._exit(7)
+    while failing is not None or len(list(folder.glob("here*"))) < count:
+        time.sleep(0.01)
+    return rank, sorted(name for name in os.environ if name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
+
+
+def test_the_first_answers_and_nothing_stays_in_the_environment(tmp_path, capfd):
+    before = dict(os.environ)
+    assert _processes.run(partial(meet, tmp_path), 3, tmp_path, str) == (0, ["LOCAL_RANK", "RANK", "WORLD_SIZE"])
+    assert dict(os.environ) == before
+    assert capfd.readouterr().out == "hello from 0\n"
+    assert (tmp_path / "rank2.log").read_text() == "hello from 2\n"
+
+
+@pytest.mark.parametrize(
+    ("rank", "how", "answer"),
+    [(1, "raise", "rank 1: no more"), (0, "raise", "no more"), (1, "exit", "rank 1 ended with status 7")],
+)
+def test_the_others_do_not_wait_for_one_that_failed(rank, how, answer, tmp_path):
+    with pytest.raises(_processes.RankError, match=re.escape(answer)):
+        _processes.run(partial(meet, tmp_path, rank, how), 2, tmp_path, str)
+
+
+def test_an_interrupt_ends_them(tmp_path):
+    """Of this process alone; a terminal sends it to all."""
+    interrupt = threading.Timer(1.5, os.kill, (os.getpid(), signal.SIGINT))
+    interrupt.start()
+    began = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        _processes.run(partial(meet, tmp_path, 5), 2, tmp_path, str)
+    assert time.monotonic() - began < 15
+
+
+def fail_everywhere():
+    raise ValueError("as in every rank")
+
+
+def test_what_all_say_is_said_once(tmp_path):
+    with pytest.raises(_processes.RankError) as error:
+        _processes.run(fail_everywhere, 2, tmp_path, str)
+    assert str(error.value) == "as in every rank"
+    assert "fail_everywhere" in str(error.value.__cause__)
+
+
+# -- what SLURM says -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("nodes", "first"),
+    [("gpu[07-09,12],big1", "gpu07"), ("a1,a2", "a1"), ("rack1-[3,5]", "rack1-3"), ("n[2]", "n2"), ("one", "one")],
+)
+def test_first_host(nodes, first):
+    assert _processes.first_host(nodes) == first
+
+
+def _slurm(rank):
+    return {
+        "SLURM_JOB_ID": "4711", "SLURM_JOB_NAME": "blitz", "SLURM_NTASKS": "2", "SLURM_NNODES": "1",
+        "SLURM_PROCID": str(rank), "SLURM_LOCALID": str(rank), "SLURM_NODEID": "0", "SLURM_JOB_NODELIST": "localhost",
+    }  # fmt: skip
+
+
+@pytest.fixture
+def environment(monkeypatch):
+    """No launcher's variables, and none left behind."""
+    kept = {
+        key: value for key, value in os.environ.items() if not key.startswith(("SLURM_", "RANK", "WORLD_", "MASTER_"))
+    }
+    monkeypatch.setattr(os, "environ", kept)
+    return kept
+
+
+def test_slurm_variables(environment):
+    assert _processes.launched() is None
+    environment |= _slurm(1) | {"SLURM_NTASKS": "4", "SLURM_NODEID": "1", "SLURM_JOB_NODELIST": "gpu[07-08]"}
+    environment["SLURM_PROCID"] = "3"
+    assert _processes.launched() == (3, 4)
+    contract = ("RANK", "LOCAL_RANK", "GROUP_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+    assert [environment[name] for name in contract] == ["3", "1", "1", "4", "gpu07", "19711"]
+
+
+def test_torchrun_inside_a_slurm_job(environment):
+    environment |= _slurm(0) | {"RANK": "5", "LOCAL_RANK": "1", "WORLD_SIZE": "8"}
+    assert _processes.launched() == (5, 8)
+
+
+@pytest.mark.parametrize(
+    "variables", [{"SLURM_NTASKS": "1"}, {"SLURM_JOB_NAME": "bash"}, {"SLURM_JOB_NAME": "interactive"}]
+)
+def test_an_allocation_in_which_nothing_was_started(variables, environment):
+    environment |= _slurm(0) | variables
+    assert _processes.launched() is None
