@@ -20,7 +20,7 @@ LOCKED = $(UV_INSTALL) --require-hashes -r requirements.lock
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help train test lint tour dashboard bench lock clean
+.PHONY: help train test lint tour dashboard bench doctor lock clean
 
 help:  ## this list
 	@$(PYTHON) -c "import re; [print(f'make {t:<10} {d}') for t, d in re.findall(r'^(\w+):.*?## (.*)', open('Makefile').read(), re.M)]"
@@ -44,6 +44,9 @@ dashboard: .venv/ready  ## TensorBoard on logs/
 
 bench: .venv/ready  ## how fast it is against its peers; ARGS=--quick takes two minutes
 	$(BIN)/python scripts/benchmark.py $(ARGS)
+
+doctor: .venv/ready  ## a short run on every device of this machine: does it work, how fast, does it learn the same
+	$(BIN)/blitz-doctor
 
 lock: .venv/ready  ## pin anew what pyproject.toml asks for
 	$(BIN)/python -m uv pip compile pyproject.toml --extra dev --universal --generate-hashes --python-version 3.11 --no-header --upgrade -o requirements.lock

@@ -1,0 +1,122 @@
+"""blitz-doctor: a short real run on every device of this machine: does it work, how fast, does it learn the same.
+
+Exits with status 1 where a device that is there does not work, or its losses are not the CPU's.
+"""
+
+import csv
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from lightning import Callback, LightningModule, Trainer
+from rich import box
+from rich.console import Console
+from rich.table import Column, Table
+
+SETTINGS = (
+    "data=digits", "model=net", "optimizer=sgd", "schedule=constant", "seed=0", "logger=csv", "optimized_metric=null",
+    "trainer.max_epochs=3", "trainer.log_every_n_steps=10", "+callback.speed._target_=blitz.doctor.Speed",
+)  # fmt: skip
+TOLERANCE = {"cpu": 1e-4, "dp_cpu": 1e-4, "ddp_cpu": 1e-4}
+TOLERANCE_ELSEWHERE = 2e-2  # of losses near 2: an accelerator multiplies with fewer bits (TF32)
+
+
+class Device(NamedTuple):
+    name: str
+    devices: int
+    missing: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.name} × {self.devices}" if self.devices > 1 else self.name
+
+
+class Result(NamedTuple):
+    device: Device
+    error: str = ""
+    images_per_second: float = 0.0
+    losses: tuple[float, ...] = ()
+
+
+class Speed(Callback):
+    """Logs the training images of each epoch by the second, as ``speed``."""
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.began = time.perf_counter()
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        images = len(trainer.datamodule.splits["train"].labels)  # type: ignore[attr-defined]
+        if trainer.strategy.root_device.type != "cpu":
+            torch.accelerator.synchronize()
+        pl_module.log("speed", images / (time.perf_counter() - self.began))
+
+
+def devices() -> list[Device]:
+    """All that ``device=`` knows how to spread a small run over, with the reason why one is not there."""
+    gpus = torch.cuda.device_count()
+    no_gpu = "" if gpus else "no GPU that torch can use"
+    return [
+        Device("cpu", 1),
+        Device("dp_cpu", 3),
+        Device("ddp_cpu", 2),
+        Device("gpu", 1, no_gpu),
+        Device("dp", gpus, no_gpu or ("" if gpus > 1 else "one GPU: dp needs two")),
+        Device("ddp", gpus, no_gpu),
+        Device("mps", 1, "" if torch.backends.mps.is_available() else "no Apple GPU"),
+    ]
+
+
+def examine(device: Device) -> Result:
+    with tempfile.TemporaryDirectory() as there:
+        run = Path(there) / "run"
+        words = (f"device={device.name}", f"trainer.devices={device.devices}", *SETTINGS, f'hydra.run.dir="{run}"')
+        done = subprocess.run([sys.executable, "-m", "blitz.train", *words], capture_output=True, text=True)
+        if done.returncode:
+            return Result(device, (done.stderr.splitlines() or [f"ended with status {done.returncode}"])[-1])
+        with (run / "metrics.csv").open(encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+    speed = max(float(row["speed"]) for row in rows if row["speed"])
+    return Result(device, "", speed, tuple(float(row["train/loss_step"]) for row in rows if row["train/loss_step"]))
+
+
+def judge(results: Iterable[Result]) -> tuple[Table, list[str]]:
+    """The table, and a line for each fault. The first result is the CPU's."""
+    table = Table("device", "works", *(Column(title, justify="right") for title in ("images/s", "loss, off by")))
+    table.box = box.SIMPLE_HEAD
+    faults = []
+    reference: tuple[float, ...] | None = None
+    for device, error, speed, losses in results:
+        reference = losses if reference is None else reference
+        if device.missing:
+            table.add_row(str(device), f"[dim]{device.missing}[/]", "", "")
+        elif error:
+            table.add_row(str(device), f"[red]no: {error}[/]", "", "")
+            faults.append(f"{device} does not work: {error}")
+        else:
+            off = max((abs(a - b) for a, b in zip(losses, reference, strict=True)), default=0.0)
+            good = off <= TOLERANCE.get(device.name, TOLERANCE_ELSEWHERE)
+            colour = "green" if good else "red"
+            table.add_row(str(device), "yes", f"{speed:,.0f}", f"[{colour}]{off:.1e}[/]")
+            if not good:
+                faults.append(f"{device} does not learn as the CPU does: a loss is off by {off:.1e}")
+    return table, faults
+
+
+def main() -> None:
+    console = Console()
+    results = []
+    for device in devices():
+        with console.status(f"a short run on {device}"):
+            results.append(Result(device) if device.missing else examine(device))
+    table, faults = judge(results)
+    console.print(table, highlight=False)
+    if faults:
+        sys.exit(f"blitz-doctor: {'; '.join(faults)}")
+
+
+if __name__ == "__main__":
+    main()

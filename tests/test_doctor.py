@@ -1,0 +1,53 @@
+"""blitz-doctor: a real look at this machine, and what it makes of a device that learns something else."""
+
+import re
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from blitz import doctor
+from blitz.config import PROJECT
+from blitz.doctor import Device, Result
+
+
+def test_this_machine_is_well():
+    done = subprocess.run([sys.executable, "-m", "blitz.doctor"], cwd=PROJECT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    for device in ("cpu", "dp_cpu × 3", "ddp_cpu × 2"):
+        assert re.search(rf"^ +{device} +yes +[1-9][\d,]* +\d\.\de-\d\d *$", done.stdout, re.M), done.stdout
+    if not torch.cuda.is_available():
+        assert re.search(r"^ +gpu +no GPU that torch can use", done.stdout, re.M)
+
+
+CPU = Result(Device("cpu", 1), "", 100.0, (2.3, 1.2, 0.6))
+
+
+@pytest.mark.parametrize(
+    ("result", "fault"),
+    [
+        (Result(Device("ddp_cpu", 2), "", 9.0, (2.3, 1.201, 0.6)), "ddp_cpu × 2 does not learn as the CPU"),
+        (Result(Device("gpu", 1), "", 9.0, (2.3, 1.1, 0.6)), "gpu does not learn as the CPU does"),
+        (Result(Device("ddp", 4), "blitz-train: NCCL"), "ddp × 4 does not work: blitz-train: NCCL"),
+        (Result(Device("ddp_cpu", 2), "", 9.0, (2.3, 1.20001, 0.6)), None),
+        (Result(Device("gpu", 1), "", 9.0, (2.3, 1.21, 0.6)), None),
+        (Result(Device("mps", 1, "no Apple GPU")), None),
+    ],
+)  # fmt: skip
+def test_faults(result, fault, monkeypatch, capsys):
+    monkeypatch.setattr(doctor, "devices", lambda: [CPU.device, result.device])
+    monkeypatch.setattr(doctor, "examine", lambda device: {CPU.device: CPU, result.device: result}[device])
+    if fault is None:
+        doctor.main()
+    else:
+        with pytest.raises(SystemExit) as exit:
+            doctor.main()
+        assert str(exit.value.code).startswith(f"blitz-doctor: {fault}")
+    assert str(result.device) in capsys.readouterr().out
+
+
+def test_a_device_that_fails_says_why():
+    """The line of the run itself."""
+    result = doctor.examine(Device("ddp_cpu", 0))
+    assert result.error.startswith("blitz-train: trainer.devices=0 is not valid")
