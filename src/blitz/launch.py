@@ -26,7 +26,6 @@ def start(task: Task, cfg: DictConfig, explain: Callable[[BaseException], str]) 
     """
     if "seed" in cfg and cfg.seed is None:
         cfg.seed = draw_seed()
-    OmegaConf.resolve(cfg)
     started = _processes.launched()
     each = _each(cfg)
     if each is None:
@@ -51,6 +50,7 @@ def start(task: Task, cfg: DictConfig, explain: Callable[[BaseException], str]) 
             f"data.batch_size={cfg.data.batch_size} is smaller than the number of processes that share it, "
             f"{each * nodes}"
         )
+    OmegaConf.to_container(cfg, resolve=True)  # what would be different in each process, as ${now:}, is known from here
     job = pickle.dumps((cfg, HydraConfig.instance().cfg))
     if started:
         _processes.share(job)
