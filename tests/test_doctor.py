@@ -16,7 +16,7 @@ def test_this_machine_is_well():
     done = subprocess.run([sys.executable, "-m", "blitz.doctor"], cwd=PROJECT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     for device in ("cpu", "dp_cpu × 3", "ddp_cpu × 2"):
-        assert re.search(rf"^ +{device} +yes +[1-9][\d,]* +\d\.\de-\d\d *$", done.stdout, re.M), done.stdout
+        assert re.search(rf"^ +{device} +yes +[1-9][\d,]* +\d\.\de[-+]\d\d *$", done.stdout, re.M), done.stdout
     if not torch.cuda.is_available():
         assert re.search(r"^ +gpu +no GPU that torch can use", done.stdout, re.M)
 

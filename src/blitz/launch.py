@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.utils import configure_log
+from hydra.core.utils import configure_log, setup_globals
 from hydra.types import RunMode
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
@@ -66,6 +66,7 @@ def start(task: Task, cfg: DictConfig, explain: Callable[[BaseException], str]) 
 
 def take_part(task: Task, job: bytes) -> Any:
     """As one process of a run: the task, with rank 0's config and without Hydra."""
+    setup_globals()
     register()
     cfg, hydra = pickle.loads(job)
     HydraConfig.instance().cfg = hydra
