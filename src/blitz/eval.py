@@ -18,6 +18,7 @@ def evaluate(cfg: DictConfig) -> None:
     config = runs.read_checkpoint(path)["config"]
     task = runs.load(path)
     settings = OmegaConf.create(config)
+    settings.device = cfg.device
     settings.trainer.update(cfg.trainer)
     settings.callback, settings.logger = {}, {}
     if cfg.data_root:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from torch.distributed import Store  # type: ignore[attr-defined]
 
 MEETING = "BLITZ_MEETING"
+SHELLS = ("bash", "interactive")  # names of SLURM jobs in which nothing was started yet
 GRACE = 3.0  # seconds that the other processes have to end by themselves, once one has failed
 
 
@@ -62,9 +63,6 @@ def launched() -> Launched | None:
     if not {"RANK", "LOCAL_RANK", "WORLD_SIZE"} <= job.keys():
         return None
     return Launched(int(job["RANK"]), int(job["WORLD_SIZE"]))
-
-
-SHELLS = ("bash", "interactive")  # in an interactive allocation the variables are set, but nothing was started yet
 
 
 def first_host(nodes: str) -> str:
@@ -125,16 +123,22 @@ def run(work: Callable[[], Any], count: int, folder: Path, explain: Callable[[Ba
                 process.start()
                 ours.close()  # else the process's end would not be the pipe's
                 processes[answer] = process
-            return _watch(processes)
+            result = _watch(processes)
+            _join(processes)
+            return result
         except KeyboardInterrupt:  # a terminal sends it to all of them
-            deadline = time.monotonic() + GRACE
-            for process in processes.values():
-                process.join(max(0.0, deadline - time.monotonic()))
+            _join(processes)
             raise
         finally:
             for process in processes.values():
                 process.kill()
                 process.join()
+
+
+def _join(processes: Mapping[Connection, SpawnProcess]) -> None:
+    deadline = time.monotonic() + GRACE
+    for process in processes.values():
+        process.join(max(0.0, deadline - time.monotonic()))
 
 
 def _rank(
@@ -180,8 +184,8 @@ def _watch(processes: Mapping[Connection, SpawnProcess]) -> Any:
                 said[rank] = answer.recv()
             except EOFError:
                 del ranks[answer]
-                process.join()
                 if rank not in said:
+                    process.join()
                     killed[rank] = process.exitcode or 0
             if deadline is None and (rank in killed or isinstance(said.get(rank), _Failure)):
                 deadline = time.monotonic() + GRACE

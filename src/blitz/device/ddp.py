@@ -22,7 +22,7 @@ class _Parts(ParallelStrategy):
     """Steps on this process's part of a batch. It may be empty: an epoch's last batch may be smaller than the world."""
 
     def __init__(self, **options: Any) -> None:
-        # Outside of a run, as in a notebook, nobody has made processes: Lightning looks what there is.
+        # Where nobody has made processes, as in a notebook, Lightning looks for itself.
         super().__init__(cluster_environment=TorchElasticEnvironment() if _processes.launched() else None, **options)
 
     def setup_environment(self) -> None:
