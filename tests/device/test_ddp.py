@@ -360,6 +360,23 @@ def _proc(pid, name):
 @pytest.mark.parametrize(
     ("words", "answer"),
     [
+        (["device=cpu"], "2 processes were started, but device=cpu is one: use device=ddp or ddp_cpu"),
+        (["device=ddp_cpu", "trainer.devices=3"], "but trainer.devices=3 and trainer.num_nodes=1 ask for 3"),
+    ],
+)
+def test_refusals_of_what_was_started(words, answer, tmp_path):
+    """Rank 0 alone says it, and the others do not wait for it."""
+    words = (*BLITZ_TRAIN, *words, f"hydra.run.dir={tmp_path / 'run'}")
+    tasks = [start(words, **_slurm(rank), MASTER_PORT=port) for port in [free_port()] for rank in (0, 1)]
+    (_, err), (_, other) = (task.communicate(timeout=60) for task in tasks)
+    assert answer in err.splitlines()[-1]
+    assert (tasks[0].returncode, other) == (1, "")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "answer"),
+    [
         (["device=ddp_cpu", "trainer.devices=3", "data.batch_size=2"], "data.batch_size=2 is smaller than the number"),
         (["device=ddp_cpu", "trainer.num_nodes=2"], "trainer.num_nodes=2: start it on every node, by torchrun or srun"),
         (["device=ddp_cpu", "trainer.devices=0"], "trainer.devices=0 is not valid"),
