@@ -78,7 +78,7 @@ def test_figures_equal_a_count_by_hand(digits_run):
     task = runs.load(run)
     data = Digits(**_arguments(run))
     data.setup("test")
-    images, labels = data.splits["test"]
+    images, labels, _ = data.splits["test"]
     with torch.no_grad():
         correct = task(task.transform(images)).argmax(1) == labels
     metrics = json.loads((run / "metrics.json").read_text())
