@@ -107,6 +107,7 @@ def test_no_network_no_data(train, tmp_path, monkeypatch):
     monkeypatch.setattr(datasets.CIFAR10, "url", "http://127.0.0.1:9/cifar-10-python.tar.gz")
     message = fails(train, "data=cifar10", f"data.root={tmp_path / 'data'}")
     assert f"CIFAR10 is not in {tmp_path / 'data'}" in message
+    assert not (tmp_path / "data").exists()
     assert "put cifar-10-python.tar.gz there" in message
     assert "data=digits" in message
 

@@ -18,13 +18,16 @@ def download(dataset: Any, root: str, archives: Mapping[str, str]) -> None:
         ValueError: it is not there, or damaged, and cannot be downloaded.
     """
     folder = Path(root).expanduser()
-    before = {path for path in folder.rglob("*") if path.is_dir()} if folder.is_dir() else set()
+    folders = sorted(
+        {parent for name in archives for parent in (folder / name).parents if parent.is_relative_to(folder)}
+    )
+    made = [path for path in folders if not path.exists()]
     try:
         dataset(folder, download=True)
     except (OSError, RuntimeError, EOFError) as error:
-        for made in sorted({path for path in folder.rglob("*") if path.is_dir()} - before, reverse=True):
-            if not any(made.iterdir()):
-                made.rmdir()
+        for path in reversed(made):
+            if path.is_dir() and not any(path.iterdir()):
+                path.rmdir()
         damaged = [
             name
             for name, md5 in archives.items()
