@@ -5,6 +5,8 @@ import inspect
 import types
 import typing
 from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -13,6 +15,7 @@ from hydra.utils import get_object, instantiate
 from lightning import Callback, Trainer
 from lightning.pytorch.accelerators import AcceleratorRegistry
 from lightning.pytorch.loggers import Logger
+from lightning.pytorch.profilers import PassThroughProfiler
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
@@ -148,6 +151,8 @@ def trainer(cfg: DictConfig) -> Trainer:
     callbacks: list[Callback] = [instantiate(node) for node in cfg.callback.values() if node is not None]
     loggers = [_logger(name, node) for name, node in cfg.logger.items() if node is not None]
     make = instantiate(cfg.trainer, _partial_=True, _convert_="all")
+    if cfg.trainer.profiler is None:
+        make = partial(make, profiler=_Unprofiled())
     built: Trainer = make(callbacks=[*callbacks, RunConfig(plain(cfg), hparams(cfg))], logger=loggers)
     environment: Any = getattr(built.strategy, "cluster_environment", None)
     if built.strategy.launcher is not None and not environment.creates_processes_externally:
@@ -169,6 +174,13 @@ def ready(data: ImageDataModule, trainer: Trainer, *stages: str) -> None:
             for stage in stages:
                 data.setup(stage)
         trainer.strategy.barrier()
+
+
+class _Unprofiled(PassThroughProfiler):
+    """Lightning's own makes two generators and two calls of each of 42 contexts a step; these take no time."""
+
+    def profile(self, action_name: str) -> nullcontext[None]:  # type: ignore[override]
+        return nullcontext()
 
 
 def _logger(name: str, node: DictConfig) -> Logger:
