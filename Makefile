@@ -1,18 +1,19 @@
 # Needs Python >= 3.11, make and git. Every target sets .venv up first, where it is not there or the lock has changed.
 #   make train ARGS="experiment=mnist"     overrides are passed on
 #   make train TORCH_BACKEND=cpu           another build of torch (cpu, cu126, rocm6.4, auto, ...: uv's torch backends)
-PYTHON ?= python3
 UV_VERSION := 0.13.9
 LOGS ?= logs
 
 ifeq ($(OS),Windows_NT)
+PYTHON ?= python
 BIN := .venv/Scripts
 else
+PYTHON ?= python3
 BIN := .venv/bin
 endif
 
 # The lock's hashes belong to the default builds of torch. Another backend keeps the lock's versions, without their hashes.
-UV_INSTALL = $(BIN)/python -m uv pip install --python $(BIN)/python --compile-bytecode
+UV_INSTALL = $(BIN)/python -m uv pip install --python .venv --compile-bytecode
 ifdef TORCH_BACKEND
 LOCKED = $(UV_INSTALL) --torch-backend $(TORCH_BACKEND) --no-verify-hashes --constraint requirements.lock ".[dev]"
 else
@@ -42,7 +43,7 @@ tour: .venv/ready  ## the tutorial, lesson by lesson; its pictures are in logs/t
 dashboard: .venv/ready  ## TensorBoard on logs/
 	$(BIN)/tensorboard --logdir $(LOGS)
 
-bench: .venv/ready  ## how fast it is against its peers; ARGS=--quick takes two minutes
+bench: .venv/ready  ## how fast it is against its peers; ARGS=--quick takes three minutes
 	$(BIN)/python scripts/benchmark.py $(ARGS)
 
 doctor: .venv/ready  ## a short run on every device of this machine: does it work, how fast, does it learn the same
@@ -55,7 +56,7 @@ clean:  ## remove .venv and caches; never data/ or logs/
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache
 
 .venv/ready: requirements.lock pyproject.toml Makefile
-	@$(PYTHON) -c "import sys; sys.version_info >= (3, 11) or sys.exit('blitz needs Python >= 3.11, $(PYTHON) is ' + sys.version.split()[0] + '; try: make PYTHON=python3.12')"
+	@$(PYTHON) -c "import sys; (3, 11) <= sys.version_info < (3, 14) or sys.exit('blitz needs Python 3.11, 3.12 or 3.13, $(PYTHON) is ' + sys.version.split()[0] + '; try: make PYTHON=python3.12')"
 	$(PYTHON) -m venv --clear .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
 	$(LOCKED)

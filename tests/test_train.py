@@ -14,6 +14,7 @@ import torch
 import yaml
 from PIL import Image
 from sklearn.datasets import load_digits
+from sklearn.metrics import confusion_matrix
 
 from blitz import runs
 from blitz.config import PROJECT
@@ -25,7 +26,7 @@ from tests.conftest import QUICK
 def digits_run(tmp_path_factory):
     """The default run, for real: `blitz-train`, in a process of its own and from another folder."""
     folder = tmp_path_factory.mktemp("elsewhere")
-    words = [sys.executable, "-m", "blitz.train", f"hydra.run.dir={folder / 'run'}"]
+    words = [sys.executable, "-m", "blitz.train", "device=cpu", f"hydra.run.dir={folder / 'run'}"]
     done = subprocess.run(words, cwd=folder, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     return folder / "run", done.stdout, done.stderr
@@ -80,9 +81,13 @@ def test_figures_equal_a_count_by_hand(digits_run):
     data.setup("test")
     images, labels, _ = data.splits["test"]
     with torch.no_grad():
-        correct = task(task.transform(images)).argmax(1) == labels
+        predicted = task(task.transform(images)).argmax(1)
+    correct = predicted == labels
     metrics = json.loads((run / "metrics.json").read_text())
     assert metrics["test/acc"] == pytest.approx(correct.float().mean().item(), abs=1e-7)
+    confusion = list(csv.reader((run / "confusion.csv").open()))
+    assert confusion[0] == ["true", *task.classes]
+    assert [[int(n) for n in row[1:]] for row in confusion[1:]] == confusion_matrix(labels, predicted).tolist()
     rows = list(csv.DictReader((run / "per_class.csv").open()))
     for label, row in enumerate(rows):
         count, right = int((labels == label).sum()), int(correct[labels == label].sum())
@@ -129,7 +134,7 @@ def test_eval_reproduces_the_figures_exactly(digits_run, command, tmp_path):
     words = {"a": f"run={run}", "b": f"checkpoint={run / 'checkpoints' / 'best.ckpt'}"}
     trained = json.loads((run / "metrics.json").read_text())
     for name, word in words.items():
-        command("blitz-eval", word, f"hydra.run.dir={tmp_path / name}")
+        command("blitz-eval", word, "device=cpu", f"hydra.run.dir={tmp_path / name}")
         again = json.loads((tmp_path / name / "metrics.json").read_text())
         assert again == {key: value for key, value in trained.items() if key.startswith("test/")}
         assert (tmp_path / name / "per_class.csv").read_text() == (run / "per_class.csv").read_text()
@@ -158,8 +163,8 @@ def test_an_absent_class_is_not_zero(train, folder, capsys):
     assert "n/a" in capsys.readouterr().out
 
 
-def test_two_starts_in_one_second(monkeypatch):
-    """Folders are named to the microsecond, and one that is taken is refused, so that two runs never share one."""
+def test_one_of_several_claims_a_folder(tmp_path):
+    """Folders are named to the microsecond; should two runs meet in one all the same, the second is refused."""
     barrier = threading.Barrier(4)
 
     def begin(path):
@@ -169,11 +174,8 @@ def test_two_starts_in_one_second(monkeypatch):
         except ValueError:
             return None
 
-    import tempfile
-    from pathlib import Path
-
-    with tempfile.TemporaryDirectory() as root, ThreadPoolExecutor(4) as pool:
-        begun = list(pool.map(begin, [Path(root) / "run"] * 4))
+    with ThreadPoolExecutor(4) as pool:
+        begun = list(pool.map(begin, [tmp_path / "run"] * 4))
     assert sum(run is not None for run in begun) == 1
 
 
@@ -200,7 +202,7 @@ def test_early_stopping(train, capsys):
     assert sum("/9 " in line for line in capsys.readouterr().out.splitlines()) == 2
 
 
-def test_resnet18_from_yaml_alone(train, cifar10_folder, folder):
+def test_resnet18_from_yaml_alone(train, folder):
     run = train(*QUICK, "model=resnet18", "data=image_folder", f"data.root={folder}", "data.batch_size=4")
     assert type(runs.load(run).net).__name__ == "ResNet"
 
@@ -251,7 +253,25 @@ def test_the_layout_changes_nothing_but_the_speed(train):
         torch.testing.assert_close(weights[0][key], weights[1][key], rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize(("words", "threads"), [(["data.batch_size=4"], 1), (["threads=1"], 1), (["threads=3"], 3)])
-def test_threads(words, threads, train):
+@pytest.mark.parametrize(
+    ("words", "threads"), [(["data.batch_size=4"], 1), (["data.batch_size=128"], 4), (["threads=3"], 3)]
+)
+def test_threads_by_the_work_in_a_batch(words, threads, train, monkeypatch):
+    """On a machine of four cores."""
+    monkeypatch.setattr("blitz.build.CORES", 4)
     train("debug=one_batch", *words)
     assert torch.get_num_threads() == threads
+    torch.set_num_threads(1)
+
+
+def test_the_saved_diff_can_be_applied(monkeypatch, tmp_path):
+    repository = tmp_path / "project"
+    repository.mkdir()
+    git = ["git", "-c", "user.name=a", "-c", "user.email=a@b"]
+    (repository / "file.txt").write_bytes(b"one\n\n")
+    for words in (["init", "-q"], ["add", "."], ["commit", "-qm", "first"]):
+        subprocess.run([*git, *words], cwd=repository, check=True)
+    (repository / "file.txt").write_bytes("zwölf\n\n".encode("latin-1"))
+    monkeypatch.setattr(runs, "PROJECT", repository)
+    run = runs.begin(tmp_path / "run", {}, [])
+    subprocess.run([*git, "apply", "--check", "-R", str(run.path / "git.diff")], cwd=repository, check=True)

@@ -197,7 +197,13 @@ def _logger(name: str, node: DictConfig) -> Logger:
 
 def check_metrics(cfg: DictConfig, task: Classify, data: ImageDataModule) -> None:
     """Refuse, before the first epoch and not after the last, a metric that will not be logged."""
-    stages = ("train", "val", "test") if "val" in data.splits else ("train", "test")
+    if not cfg.trainer.limit_test_batches:
+        raise ValueError("trainer.limit_test_batches=0 is not valid: a run ends with a test")
+    epochs = cfg.trainer.max_epochs
+    validated = cfg.trainer.limit_val_batches and (epochs or 0) >= (cfg.trainer.check_val_every_n_epoch or 1)
+    stages = (
+        ("train", "val", "test") if "val" in data.splits and (validated or epochs in (None, -1)) else ("train", "test")
+    )
     logged = [metric for stage in stages for metric in task.metrics(stage)]
     wanted = {"optimized_metric": cfg.optimized_metric}
     for name, node in cfg.callback.items():

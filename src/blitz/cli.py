@@ -55,7 +55,8 @@ def run(task: Callable[[DictConfig], Any], config_name: str) -> None:
         sys.exit(f"blitz-{config_name}: {rank}{explain(error, config_name, sys.argv[1:])}")
     finally:
         if started and started.rank == 0 and started.of > 1:
-            _processes.share(b"")  # where it came to no job, the others are still waiting for one
+            with contextlib.suppress(Exception):  # a meeting that failed has been told
+                _processes.share(b"")  # where it came to no job, the others are still waiting for one
         if not verbose:
             os.environ.pop("HYDRA_FULL_ERROR", None)
 

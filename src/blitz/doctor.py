@@ -16,6 +16,7 @@ import torch
 from lightning import Callback, LightningModule, Trainer
 from rich import box
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Column, Table
 
 SETTINGS = (  # a small learning rate: with a large one rounding alone leads to other losses soon
@@ -70,11 +71,18 @@ def devices() -> list[Device]:
     ]
 
 
+PATIENCE = 300  # seconds for a run that takes ten
+
+
 def examine(device: Device) -> Result:
     with tempfile.TemporaryDirectory() as there:
         run = Path(there) / "run"
         words = (f"device={device.name}", f"trainer.devices={device.devices}", *SETTINGS, f'hydra.run.dir="{run}"')
-        done = subprocess.run([sys.executable, "-m", "blitz.train", *words], capture_output=True, text=True)
+        command = [sys.executable, "-m", "blitz.train", *words]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE)
+        except subprocess.TimeoutExpired:
+            return Result(device, f"no end after {PATIENCE} s")
         if done.returncode:
             return Result(device, (done.stderr.splitlines() or [f"ended with status {done.returncode}"])[-1])
         with (run / "metrics.csv").open(encoding="utf-8") as file:
@@ -94,7 +102,7 @@ def judge(results: Iterable[Result]) -> tuple[Table, list[str]]:
         if device.missing:
             table.add_row(str(device), f"[dim]{device.missing}[/]", "", "")
         elif error:
-            table.add_row(str(device), f"[red]no: {error}[/]", "", "")
+            table.add_row(str(device), f"[red]no: {escape(error)}[/]", "", "")
             faults.append(f"{device} does not work: {error}")
         else:
             off = max((abs(a - b) for a, b in zip(losses, reference, strict=True)), default=0.0)

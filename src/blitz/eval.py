@@ -30,8 +30,8 @@ def evaluate(cfg: DictConfig) -> None:
     trainer.test(task, data, verbose=False)
     if trainer.is_global_zero:
         result = runs.begin(Path(cfg.output_dir), build.plain(settings), [f"checkpoint={path}"])
-        runs.finish(result, trainer.callback_metrics, data.classes, task.counts["test"])
-        report.end(result, data.classes, task.counts["test"])
+        runs.finish(result, trainer.callback_metrics, data.classes, task.confusion["test"])
+        report.end(result, data.classes, task.confusion["test"])
 
 
 def main() -> None:

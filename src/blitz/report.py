@@ -44,17 +44,18 @@ def short(path: Path) -> str:
     return str(path) if relative.startswith("..") else relative
 
 
-def per_class(classes: Sequence[str], counts: Tensor) -> Table:
-    """A table of ``counts``, int ``(classes, 2)``: images and correct ones. The best and the worst class are marked."""
+def per_class(classes: Sequence[str], confusion: Tensor) -> Table:
+    """A table of ``confusion``, int ``(classes, classes)``, true by predicted; best and worst class are marked."""
     table = Table(
         "class",
         *(Column(title, justify="right") for title in ("images", "correct", "accuracy")),
         "",
         box=box.SIMPLE_HEAD,
     )
-    accuracy = [correct / count if count else None for count, correct in counts.tolist()]
+    counts = list(zip(confusion.sum(1).tolist(), confusion.diag().tolist(), strict=True))
+    accuracy = [correct / count if count else None for count, correct in counts]
     known = [value for value in accuracy if value is not None]
-    for name, (count, correct), value in zip(classes, counts.tolist(), accuracy, strict=True):
+    for name, (count, correct), value in zip(classes, counts, accuracy, strict=True):
         mark = ""
         if value is not None and max(known) > min(known):
             mark = {max(known): "[green]best[/]", min(known): "[red]worst[/]"}.get(value, "")
@@ -105,10 +106,10 @@ def start(run: Path, config: Mapping[str, Any], task: LightningModule, data: Ima
     )
 
 
-def end(run: Run, classes: Sequence[str], counts: Tensor) -> None:
+def end(run: Run, classes: Sequence[str], confusion: Tensor) -> None:
     """How good it was, by class, how to look closer, and last the run's folder."""
-    count, correct = counts.sum(0).tolist()
-    console.print(per_class(classes, counts), highlight=False)
+    count, correct = int(confusion.sum()), int(confusion.trace())
+    console.print(per_class(classes, confusion), highlight=False)
     facts(
         test_accuracy=f"{percent(correct / count)}  ({correct:,} of {count:,})",
         dashboard=dashboard(run.path.parent),

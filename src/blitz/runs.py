@@ -7,7 +7,8 @@ environment.json              command, versions of the packages, machine, git co
 git.diff                      what differed from that commit, where something did
 checkpoints/                  best.ckpt by the monitored metric, last.ckpt
 events.out.tfevents...        TensorBoard
-metrics.json, per_class.csv   the final figures: a run is finished when they are there
+per_class.csv, confusion.csv  the test images by class, counted
+metrics.json                  the final figures: a run is finished when it is there
 error.txt                     the traceback of a run that failed
 ============================  =================================================================
 """
@@ -75,6 +76,12 @@ def begin(path: Path, config: Mapping[str, Any], overrides: Sequence[str]) -> Ru
     Raises:
         ValueError: the folder holds a run already.
     """
+    texts = {
+        "config.yaml": yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True).encode(),
+        "overrides.yaml": yaml.safe_dump(list(overrides), allow_unicode=True).encode(),
+        "environment.json": _json(_environment()).encode(),
+        "git.diff": _git("diff", "HEAD", "--binary"),
+    }
     path.mkdir(parents=True, exist_ok=True)
     try:
         (path / "config.yaml").open("x").close()
@@ -82,16 +89,10 @@ def begin(path: Path, config: Mapping[str, Any], overrides: Sequence[str]) -> Ru
         raise ValueError(
             f"{path} holds a run already, and runs are never overwritten: choose another hydra.run.dir"
         ) from None
-    texts = {
-        "config.yaml": yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True),
-        "overrides.yaml": yaml.safe_dump(list(overrides), allow_unicode=True),
-        "environment.json": _json(_environment()),
-        "git.diff": _git("diff", "HEAD", "--binary"),
-    }
     try:
         for name, text in texts.items():
             if text:
-                (path / name).write_text(text, encoding="utf-8")
+                (path / name).write_bytes(text)
     except OSError:  # a full disk, for one: no half of a run is left
         for name in texts:
             (path / name).unlink(missing_ok=True)
@@ -99,15 +100,24 @@ def begin(path: Path, config: Mapping[str, Any], overrides: Sequence[str]) -> Ru
     return Run(path)
 
 
-def finish(run: Run, metrics: Mapping[str, Tensor], classes: Sequence[str], counts: Tensor) -> None:
-    """Write the final figures; ``counts``, int ``(classes, 2)``, are each class's test images and the correct ones."""
-    rows = list(zip(classes, counts.tolist(), strict=True))
+def finish(run: Run, metrics: Mapping[str, Tensor], classes: Sequence[str], confusion: Tensor) -> None:
+    """Write the final figures; ``confusion``, int ``(classes, classes)``, has a row for each true class."""
+    rows = list(zip(classes, confusion.sum(1).tolist(), confusion.diag().tolist(), strict=True))
     figures: dict[str, float | None] = {key: float(value) for key, value in metrics.items()}
-    figures |= {f"test/acc/{name}": None for name, (count, _) in rows if not count}
-    with (run.path / "per_class.csv").open("w", newline="", encoding="utf-8") as file:
-        table = csv.writer(file)
-        table.writerow(["class", "count", "correct", "accuracy"])
-        table.writerows([name, count, correct, correct / count if count else "n/a"] for name, (count, correct) in rows)
+    figures |= {f"test/acc/{name}": None for name, count, _ in rows if not count}
+    tables = {
+        "per_class.csv": [
+            ["class", "count", "correct", "accuracy"],
+            *([name, count, correct, correct / count if count else "n/a"] for name, count, correct in rows),
+        ],
+        "confusion.csv": [
+            ["true", *classes],
+            *([name, *row] for name, row in zip(classes, confusion.tolist(), strict=True)),
+        ],
+    }
+    for name, table in tables.items():
+        with (run.path / name).open("w", newline="", encoding="utf-8") as file:
+            csv.writer(file).writerows(table)
     temporary = run.path / "metrics.tmp"
     temporary.write_text(_json(dict(sorted(figures.items()))), encoding="utf-8")
     temporary.replace(run.path / "metrics.json")  # whole or not at all: it says that the run is finished
@@ -194,20 +204,18 @@ def _environment() -> dict[str, Any]:
         "cpus": os.cpu_count(),
         "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
         "packages": {name: metadata.version(name) for name in PACKAGES},
-        "git_commit": _git("rev-parse", "HEAD"),
-        "git_status": (_git("status", "--porcelain") or "").splitlines(),
+        "git_commit": _git("rev-parse", "HEAD").decode().strip() or None,
+        "git_status": _git("status", "--porcelain").decode(errors="replace").splitlines(),
     }
 
 
-def _git(*arguments: str) -> str | None:
-    """What git says of the project, or None where there is no git or no repository."""
+def _git(*arguments: str) -> bytes:
+    """What git says of the project, or nothing where there is no git or no repository."""
     try:
-        done = subprocess.run(
-            ["git", *arguments], cwd=PROJECT, capture_output=True, text=True, encoding="utf-8", timeout=30
-        )
+        done = subprocess.run(["git", *arguments], cwd=PROJECT, capture_output=True, timeout=30)
     except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout.strip() if done.returncode == 0 else None
+        return b""
+    return done.stdout if done.returncode == 0 else b""
 
 
 def _json(value: Any) -> str:

@@ -20,6 +20,10 @@ def train(cfg: DictConfig) -> float | None:
     seed_everything(cfg.seed, verbose=False)
     trainer = build.trainer(cfg)
     task = build.task(cfg)
+    if trainer.global_rank:
+        seed_everything(
+            cfg.seed + trainer.global_rank, verbose=False
+        )  # all have built one network; dropout is their own
     data = build.data(cfg)
     build.ready(data, trainer, "fit", "test")
     build.check_metrics(cfg, task, data)
@@ -33,8 +37,8 @@ def train(cfg: DictConfig) -> float | None:
     trainer.test(task, data, ckpt_path=trainer.strategy.broadcast(run.checkpoint()), verbose=False)
     metrics |= trainer.callback_metrics
     if trainer.is_global_zero:
-        runs.finish(run, metrics, data.classes, task.counts["test"])
-        report.end(run, data.classes, task.counts["test"])
+        runs.finish(run, metrics, data.classes, task.confusion["test"])
+        report.end(run, data.classes, task.confusion["test"])
     return None if cfg.optimized_metric is None else float(metrics[cfg.optimized_metric])
 
 

@@ -1,5 +1,6 @@
 import gzip
 import re
+import shutil
 import struct
 
 import pytest
@@ -66,6 +67,17 @@ def test_the_official_test_split_is_untouched(mnist):
     assert len(data.splits["train"].labels) + len(data.splits["val"].labels) == 60000
 
 
+def test_an_extracted_file_that_was_cut_off_is_extracted_anew(mnist, tmp_path):
+    raw = tmp_path / "MNIST" / "raw"
+    shutil.copytree(mnist / "MNIST" / "raw", raw, ignore=lambda _, names: [n for n in names if not n.endswith(".gz")])
+    ready(grey(MNIST, tmp_path))
+    for name in ("train-images-idx3-ubyte", "t10k-labels-idx1-ubyte"):
+        (raw / name).write_bytes((raw / name).read_bytes()[:5000])
+    data = ready(grey(MNIST, tmp_path))
+    assert len(data.splits["test"].labels) == 10000
+    assert data.splits["train"].images.shape == (60000, 1, 32, 32)
+
+
 def test_cifar10_reads_what_torchvision_reads(tmp_path, monkeypatch):
     """The official archive's layout, made here with 20 images a batch and checksums to match."""
     import hashlib
@@ -128,6 +140,7 @@ def test_image_folder_with_its_own_validation(folder):
         ({"channels": 2}, "data.channels=2 is not valid: 1 is greyscale, 3 is RGB"),
         ({"fit": "squash"}, "data.fit=squash is not valid"),
         ({"mean": [0.5] * 3}, r"must have one value for each of 1 channels"),
+        ({"num_classes": 9}, "data.num_classes=9 is not valid: data.classes names 10"),
     ],
 )
 def test_wrong_values_are_refused(options, answer):
@@ -137,7 +150,7 @@ def test_wrong_values_are_refused(options, answer):
 
 def test_set_up_fails_where_the_tensors_disagree():
     with pytest.raises(ValueError, match=r"has a label 9, but .* names 4 classes"):
-        ready(grey(Digits, classes=TEN[:4]))
+        ready(grey(Digits, classes=TEN[:4], num_classes=4))
 
 
 @pytest.mark.parametrize("source", ["folder", "digits"])

@@ -57,7 +57,9 @@ def test_figures_equal_a_count_by_hand(trainer, stage):
     assert figures.pop(f"{stage}/loss") == pytest.approx(loss, rel=1e-6)
     by_hand = {f"{stage}/acc/{CLASSES[c]}": right[labels == c].float().mean().item() for c in (0, 1, 3)}
     assert figures == pytest.approx(by_hand), "an absent class has no figure"
-    assert task.counts[stage].tolist() == [[int((labels == c).sum()), int(right[labels == c].sum())] for c in range(4)]
+    predicted = logits.flatten(1).argmax(1)
+    by_hand = [[int(((labels == t) & (predicted == p)).sum()) for p in range(4)] for t in range(4)]
+    assert task.confusion[stage].tolist() == by_hand
 
 
 def test_training_figures_are_those_of_the_steps(trainer):
@@ -94,6 +96,16 @@ def test_a_loss_that_is_not_finite_stops_the_run(trainer):
     data = list(batches((4,) * 8))
     data[4][0].fill_(float("inf"))
     with pytest.raises(FloatingPointError, match=r"the loss is nan at step 5, with lr 0.25"):
+        trainer.fit(task, loader(data))
+
+
+def test_a_loss_that_is_not_finite_under_accumulation(trainer):
+    """The step is the optimizer's, not the batch's number."""
+    task = Classify(Fixed(), lambda parameters: torch.optim.SGD(parameters, 0.25), classes=CLASSES)
+    data = list(batches((4,) * 8))
+    data[5][0].fill_(float("inf"))
+    trainer.accumulate_grad_batches = 2
+    with pytest.raises(FloatingPointError, match=r"at step 3, with lr 0.25"):
         trainer.fit(task, loader(data))
 
 

@@ -73,7 +73,7 @@ class Progress(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        if self._compiles:
+        if self._compiles and trainer.is_global_zero:
             self._compiles = False
             seconds = time.monotonic() - self._began
             self.console.print(f"{'':>9}  compiled in {seconds:.1f} s", style="dim", highlight=False)
@@ -81,13 +81,14 @@ class Progress(Callback):
         if self.bar is not None and time.monotonic() - self._drawn > REFRESH_SECONDS:
             self.bar.update(self.bar.task_ids[-1], completed=batch_idx + 1, refresh=True)
             self._drawn = time.monotonic()
-        if self.every_n_steps and trainer.is_global_zero:
+        if self.every_n_steps:
             self._losses.append(outputs["loss"])  # on the device: nothing waits for it here
             if len(self._losses) == self.every_n_steps:
-                loss = torch.stack(self._losses).mean()
-                line = f"[{trainer.current_epoch + 1}, {batch_idx + 1:5}] loss: {loss:.3f}"
-                self.console.print(line, markup=False, highlight=False)
+                loss = trainer.strategy.reduce(torch.stack(self._losses).mean(), reduce_op="mean")
                 self._losses = []
+                if trainer.is_global_zero:
+                    line = f"[{trainer.current_epoch + 1}, {batch_idx + 1:5}] loss: {loss:.3f}"
+                    self.console.print(line, markup=False, highlight=False)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.epoch_seconds = time.monotonic() - self._began

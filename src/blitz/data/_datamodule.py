@@ -23,7 +23,7 @@ class ImageDataModule(LightningDataModule):
     Args:
         root: the folder that holds the data set.
         fit: how an image is brought to ``image_size``: ``crop``, ``resize`` or ``pad``.
-        mean: per channel, of values in [0, 1]; with ``std`` it normalises the batches.
+        mean: of values in [0, 1], per channel or one for all; with ``std`` it normalises the batches.
         val_fraction: the part of the training split held out for validation, class by class, unless the data set
             brings a validation split of its own. The test split is the official one, untouched.
         loader: ``device`` keeps a split as one tensor there, ``workers`` has processes fetch each batch; ``auto`` takes
@@ -64,11 +64,13 @@ class ImageDataModule(LightningDataModule):
             raise ValueError(f"data.fit={fit} is not valid; there are {', '.join(FITS)}")
         if loader not in LOADERS:
             raise ValueError(f"data.loader={loader} is not valid; there are {', '.join(LOADERS)}")
+        if num_classes != len(classes):
+            raise ValueError(f"data.num_classes={num_classes} is not valid: data.classes names {len(classes)}")
         for name, values in (("mean", mean), ("std", std)):
-            if len(values) != channels:
+            if len(values) not in (1, channels):
                 raise ValueError(f"data.{name}={list(values)} must have one value for each of {channels} channels")
         self.root = root
-        self.classes = list(classes)
+        self.classes = [str(name) for name in classes]
         self.channels = channels
         self.image_size = image_size
         self.fit = fit

@@ -16,7 +16,7 @@ from blitz.data._datamodule import ImageDataModule
 from blitz.data._loader import Split
 from blitz.data._transforms import fit, to_tensor
 
-EXTENSIONS = frozenset(Image.registered_extensions())
+EXTENSIONS = frozenset(ending for ending, kind in Image.registered_extensions().items() if kind in Image.OPEN)
 
 
 class ImageFolder(ImageDataModule):

@@ -19,7 +19,7 @@ from functools import cache
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 if TYPE_CHECKING:
     from torch.distributed import Store  # type: ignore[attr-defined]
@@ -54,9 +54,9 @@ class Launched(NamedTuple):
 def launched() -> Launched | None:
     """What torchrun or SLURM has made of this process: one of several. None where it was started by itself."""
     job = os.environ
-    if "RANK" not in job and int(job.get("SLURM_NTASKS", 1)) > 1 and job.get("SLURM_JOB_NAME") not in SHELLS:
-        nodes = job.get("SLURM_JOB_NODELIST") or job.get("SLURM_NODELIST") or "127.0.0.1"
-        job["RANK"], job["WORLD_SIZE"] = job["SLURM_PROCID"], job["SLURM_NTASKS"]
+    if "RANK" not in job and int(job.get("SLURM_STEP_NUM_TASKS", 1)) > 1:  # srun's; a batch script or shell has it not
+        nodes = job.get("SLURM_STEP_NODELIST") or job.get("SLURM_JOB_NODELIST") or "127.0.0.1"
+        job["RANK"], job["WORLD_SIZE"] = job["SLURM_PROCID"], job["SLURM_STEP_NUM_TASKS"]
         job["LOCAL_RANK"], job["GROUP_RANK"] = job["SLURM_LOCALID"], job["SLURM_NODEID"]
         job.setdefault("MASTER_ADDR", first_host(nodes))
         job.setdefault("MASTER_PORT", str(15000 + int(job.get("SLURM_JOB_ID", 0)) % 10000))
@@ -178,7 +178,7 @@ def _watch(processes: Mapping[Connection, SpawnProcess]) -> Any:
     deadline = None
     while ranks and (deadline is None or time.monotonic() < deadline):
         for answer in wait(list(ranks), None if deadline is None else max(0.0, deadline - time.monotonic())):
-            assert isinstance(answer, Connection)
+            answer = cast("Connection", answer)  # on Windows a class beside it
             rank, process = ranks[answer], processes[answer]
             try:
                 said[rank] = answer.recv()

@@ -11,7 +11,7 @@ from lightning import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torchmetrics import MeanMetric, MetricCollection
-from torchmetrics.classification import MulticlassAccuracy, MulticlassStatScores
+from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix
 
 TOTAL_STEPS = "total_steps"
 
@@ -21,7 +21,8 @@ class Classify(LightningModule):
 
     Logged: ``{train,val,test}/loss`` and ``/acc`` (micro: of all images, whatever their class) each epoch,
     ``train/loss_step`` and ``train/acc_step`` every ``log_every_n_steps`` (means since the last), and
-    ``{val,test}/acc/<class>``, which an absent class does not have.
+    ``{val,test}/acc/<class>``, which an absent class does not have. ``confusion[stage]``, int ``(classes, classes)``,
+    counts the images of the last evaluation: a row for each true class, a column for each predicted one.
 
     Args:
         net: images ``(n, channels, size, size)`` to logits ``(n, len(classes))``.
@@ -50,7 +51,7 @@ class Classify(LightningModule):
         measures = MetricCollection(
             {
                 "acc": MulticlassAccuracy(len(self.classes), average="micro", validate_args=False),
-                "by_class": MulticlassStatScores(len(self.classes), average=None, validate_args=False),
+                "confusion": MulticlassConfusionMatrix(len(self.classes), validate_args=False),
                 "loss": MeanMetric(nan_strategy="disable"),
             },
             compute_groups=False,
@@ -59,7 +60,7 @@ class Classify(LightningModule):
             {stage: measures.clone() for stage in ("val", "test")}
         )
         self.running = _Running()
-        self.counts: dict[str, Tensor] = {}
+        self.confusion: dict[str, Tensor] = {}
 
     def __setattr__(self, name: str, value: Any) -> None:
         # Lightning sets this name around each hook, 44 times a step, and a module's own way takes 2 µs each time.
@@ -89,16 +90,15 @@ class Classify(LightningModule):
         logits = self.net(images)
         loss = F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
         if stage == "train":
-            self.running.update(loss, logits, labels, self.lr)
+            self._record(loss, logits, labels)
         else:
             # Not weight=len(labels): torchmetrics 1.9 ignores weights where nan_strategy is "disable".
             self.measures[stage].update(preds=logits, target=labels, value=loss.expand(len(labels)))
         return loss
 
-    @property
-    def lr(self) -> float:
-        """The learning rate of the first parameter group, now."""
-        return float(self.trainer.optimizers[0].param_groups[0]["lr"])
+    def _record(self, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
+        lr = float(self.trainer.optimizers[0].param_groups[0]["lr"])
+        self.running.update(loss, logits, labels, self.global_step + 1, lr)
 
     def metrics(self, stage: str) -> list[str]:
         """The names of what a stage logs each epoch, if every class is in its data."""
@@ -111,7 +111,7 @@ class Classify(LightningModule):
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         labels = batch[1]
         if not len(labels):  # of an epoch's last batch a process may have no image: it has taken no step of its own
-            self.running.update(labels.new_zeros(()).float(), labels.new_zeros(0, len(self.classes)), labels, self.lr)
+            self._record(labels.new_zeros(()).float(), labels.new_zeros(0, len(self.classes)), labels)
         every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
         if every and self.global_step % every == 0 and not self.trainer.fit_loop._should_accumulate():
             loss, acc = self._look()
@@ -127,7 +127,7 @@ class Classify(LightningModule):
         self.log_dict({"train/loss": loss, "train/acc": acc})
 
     def _look(self) -> tuple[float, float]:
-        return self.running.look(self.global_step, partial(self.trainer.strategy.reduce, reduce_op="sum"))
+        return self.running.look(partial(self.trainer.strategy.reduce, reduce_op="sum"))
 
     def on_validation_epoch_end(self) -> None:
         self._report("val")
@@ -138,13 +138,11 @@ class Classify(LightningModule):
     def _report(self, stage: str) -> None:
         values = self.measures[stage].compute()
         self.measures[stage].reset()
-        correct, count = values["by_class"][:, 0], values["by_class"][:, 4]
-        self.counts[stage] = torch.stack([count, correct], 1).cpu()
-        by_class = {
-            f"{stage}/acc/{name}": right / total
-            for name, (total, right) in zip(self.classes, self.counts[stage].tolist(), strict=True)
-            if total
-        }
+        self.confusion[stage] = values["confusion"].cpu()
+        counts = zip(
+            self.classes, self.confusion[stage].sum(1).tolist(), self.confusion[stage].diag().tolist(), strict=True
+        )
+        by_class = {f"{stage}/acc/{name}": correct / count for name, count, correct in counts if count}
         self.log_dict({f"{stage}/loss": values["loss"], f"{stage}/acc": values["acc"], **by_class})
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
@@ -164,14 +162,14 @@ class _Running:
     """Losses and hits of the training steps, kept on the device until somebody looks: a step never waits for them."""
 
     def __init__(self) -> None:
-        self._steps: list[tuple[Tensor, Tensor, int, float]] = []
+        self._steps: list[tuple[Tensor, Tensor, int, int, float]] = []
         self._loss = self._hits = self._count = 0.0
 
-    def update(self, loss: Tensor, logits: Tensor, labels: Tensor, lr: float) -> None:
+    def update(self, loss: Tensor, logits: Tensor, labels: Tensor, step: int, lr: float) -> None:
         hits = (logits.detach().argmax(1) == labels).sum()
-        self._steps.append((loss.detach(), hits, len(labels), lr))
+        self._steps.append((loss.detach(), hits, len(labels), step, lr))
 
-    def look(self, step: int, reduce: Callable[[Tensor], Tensor]) -> tuple[float, float]:
+    def look(self, reduce: Callable[[Tensor], Tensor]) -> tuple[float, float]:
         """Mean loss and accuracy of the images since the last look, those of all processes.
 
         Args:
@@ -182,16 +180,14 @@ class _Running:
         """
         if not self._steps:
             return math.nan, math.nan
-        losses, hits, counts, lrs = zip(*self._steps, strict=True)
+        losses, hits, counts, steps, lrs = zip(*self._steps, strict=True)
         self._steps = []
         images = torch.tensor(counts, dtype=torch.float32, device=losses[0].device)
         mine = torch.stack([torch.stack(losses).float() * images, torch.stack(hits).float(), images])
         losses, hits, counts = reduce(mine).cpu().double()
         for index in (~losses.isfinite()).nonzero().flatten().tolist()[:1]:
-            at = step - len(lrs) + index + 1
-            raise FloatingPointError(
-                f"the loss is {losses[index]:g} at step {at}, with lr {lrs[index]:g}: try a lower optimizer.lr"
-            )
+            at = f"at step {steps[index]}, with lr {lrs[index]:g}"
+            raise FloatingPointError(f"the loss is {losses[index]:g} {at}: try a lower optimizer.lr")
         loss, hit, count = losses.sum().item(), hits.sum().item(), counts.sum().item()
         self._loss, self._hits, self._count = self._loss + loss, self._hits + hit, self._count + count
         return loss / count, hit / count
