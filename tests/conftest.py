@@ -7,9 +7,6 @@ from pathlib import Path
 
 # One thread a process: tests run side by side. Before torch is imported, which reads it once.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-os.environ["NO_PROXY"] = "127.0.0.1,localhost"
-for name in [name for name in os.environ if name.startswith("SLURM_")] + ["RANK", "LOCAL_RANK", "WORLD_SIZE"]:
-    os.environ.pop(name, None)  # the tests are one process, wherever they run
 
 import pytest
 import torch
@@ -22,6 +19,14 @@ from blitz.config import PROJECT
 
 DATA = PROJECT / "data"
 QUICK = ("trainer.max_epochs=1", "trainer.limit_train_batches=3", "trainer.log_every_n_steps=1")
+
+
+def pytest_configure() -> None:
+    """The tests are one process and ask servers of their own, whatever the machine they run on says."""
+    os.environ["NO_PROXY"] = "127.0.0.1,localhost"
+    launchers = [name for name in os.environ if name.startswith("SLURM_")] + ["RANK", "LOCAL_RANK", "WORLD_SIZE"]
+    for name in launchers:
+        os.environ.pop(name, None)
 
 
 @pytest.fixture

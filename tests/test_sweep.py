@@ -37,7 +37,9 @@ def test_it_says_which_failed_at_once_and_at_the_end(sweep):
     at_once = [line for line in done.stderr.splitlines() if line.startswith("failed: ")]
     assert len(at_once) == 2
     assert all("the loss is" in line and "optimizer.lr=1e" in line for line in at_once)
-    assert done.stderr.splitlines()[-1].startswith("blitz-train: 2 of 4 jobs failed: optimizer=sgd optimizer.lr=1e+30")
+    assert done.stderr.splitlines()[-1].startswith(
+        "blitz-train: 2 of 4 jobs failed: device=cpu optimizer=sgd optimizer.lr=1e+30"
+    )
     table = done.stdout[done.stdout.rindex("  job ") :]
     assert len(re.findall(r"optimizer=\w+ optimizer.lr=0.01 +\d+\.\d\d % +done", table)) == 2
     assert len(re.findall(r"optimizer=\w+ optimizer.lr=1e\+30 +n/a +failed", table)) == 2
