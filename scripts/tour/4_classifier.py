@@ -252,9 +252,13 @@ for name, right, count in zip(CLASSES, correct, total, strict=True):
 
 # %%
 trainer.test(task, data, verbose=False)
-report.console.print(report.per_class(data.classes, task.counts["test"]))
+confusion = task.confusion["test"]  # true by predicted class
+report.console.print(report.per_class(data.classes, confusion))
 
-print("The same counts:", torch.equal(task.counts["test"], torch.stack([total, correct], 1)))
+print(
+    "The same counts:",
+    torch.equal(torch.stack([confusion.sum(1), confusion.diag()], 1), torch.stack([total, correct], 1)),
+)
 
 # %% [markdown]
 # ## On a GPU
