@@ -20,10 +20,12 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from blitz.callback._run_config import RunConfig
+from blitz.atomic import CheckpointIO
+from blitz.callback.last_checkpoint import LastCheckpoint
 from blitz.config import leaves
 from blitz.data._datamodule import ImageDataModule
 from blitz.data._transforms import Transform
+from blitz.loop import FitLoop
 from blitz.task.classify import TOTAL_STEPS, Classify
 
 CORES = torch.get_num_threads()  # before a run sets its own number: OMP_NUM_THREADS, or the machine's
@@ -153,7 +155,12 @@ def trainer(cfg: DictConfig) -> Trainer:
     make = instantiate(cfg.trainer, _partial_=True, _convert_="all")
     if cfg.trainer.profiler is None:
         make = partial(make, profiler=_Unprofiled())
-    built: Trainer = make(callbacks=[*callbacks, RunConfig(plain(cfg), hparams(cfg))], logger=loggers)
+    keeper = next((callback for callback in callbacks if isinstance(callback, LastCheckpoint)), None)
+    callbacks.sort(key=lambda callback: callback is keeper)  # the last: it saves the others' states
+    built: Trainer = make(callbacks=callbacks, logger=loggers)
+    built.strategy.checkpoint_io = CheckpointIO(plain(cfg))
+    if keeper is not None:
+        built.fit_loop = FitLoop(built, keeper)
     environment: Any = getattr(built.strategy, "cluster_environment", None)
     if built.strategy.launcher is not None and not environment.creates_processes_externally:
         raise ValueError(

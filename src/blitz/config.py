@@ -19,6 +19,7 @@ PROJECT = Path(__file__).resolve().parents[2]
 class TrainConfig:
     """The top level of ``configs/train.yaml``; the groups' own keys are checked against what they configure."""
 
+    resume: str | None = None
     seed: int | None = None
     run_dir: str = MISSING
     optimized_metric: str | None = None

@@ -5,6 +5,7 @@ due, and a run saved there does not go on as it would have. ``Keeper.pause`` is 
 step, its validation and its logging, and after an epoch.
 """
 
+from contextlib import AbstractContextManager
 from typing import Protocol
 
 from lightning import Trainer
@@ -15,16 +16,13 @@ from lightning.pytorch.loops.training_epoch_loop import _TrainingEpochLoop
 
 
 class Keeper(Protocol):
-    """What saves a run in its pauses, and takes it up again."""
+    """What saves a run in its pauses and takes it up again: ``callback.last_checkpoint.LastCheckpoint``."""
 
-    def restore(self) -> None:
-        """Before anything else, where it is a resumed run."""
+    def on_duty(self) -> AbstractContextManager[None]: ...
 
-    def restore_random(self) -> None:
-        """Before the next step, when all that prepares it has drawn its random numbers."""
+    def restore_random(self) -> None: ...
 
-    def pause(self) -> None:
-        """Nothing is open: what is saved now goes on as if nothing had happened."""
+    def pause(self) -> None: ...
 
 
 class FitLoop(_FitLoop):
@@ -43,10 +41,12 @@ class FitLoop(_FitLoop):
         _Loop.restarting.fset(self, restarting and progress.ready != progress.processed)  # type: ignore[attr-defined]
 
     def run(self) -> None:
-        self._keeper.restore()
-        super().run()
+        with self._keeper.on_duty():
+            super().run()
 
     def on_advance_start(self) -> None:
+        # A schedule that asks for the number of steps has the loader made before Lightning has read its state.
+        self._load_combined_loader_states()
         self._keeper.restore_random()
         super().on_advance_start()
 

@@ -18,7 +18,7 @@ from rich.table import Column, Table
 from torch import Tensor
 
 from blitz.data._datamodule import ImageDataModule
-from blitz.runs import Run
+from blitz.runs import Resumable, Run
 
 console = Console()
 
@@ -32,7 +32,6 @@ for _message in (
     "Checkpoint directory .* exists",
     "Total length of `list`",
     "You requested to overfit",
-    "Experiment logs directory .* exists",
     "It is recommended to use `self.log",  # sync_dist: the figures are those of all processes already
 ):
     warnings.filterwarnings("ignore", _message)
@@ -81,7 +80,14 @@ def facts(**lines: str) -> None:
         console.print(f"{word.replace('_', ' '):<15}{escape(text)}", soft_wrap=True, highlight=False)
 
 
-def start(run: Path, config: Mapping[str, Any], task: LightningModule, data: ImageDataModule, trainer: Trainer) -> None:
+def start(
+    run: Path,
+    config: Mapping[str, Any],
+    task: LightningModule,
+    data: ImageDataModule,
+    trainer: Trainer,
+    resumed: Resumable | None = None,
+) -> None:
     """What is about to run, on what, and where it will be found."""
     net = config["model"]["_target_"].rpartition(".")[2]
     parameters = sum(parameter.numel() for parameter in task.parameters())
@@ -104,6 +110,16 @@ def start(run: Path, config: Mapping[str, Any], task: LightningModule, data: Ima
         batch=f"{data.batch_size} images, {each}" + (f"; {accumulated} batches a step" if accumulated > 1 else ""),
         run=f"{short(run)}, seed {config['seed']}",
     )
+    if resumed is not None:
+        for line in resumed.damaged:
+            facts(damaged=line)
+        facts(goes_on=_where(resumed))
+
+
+def _where(resumed: Resumable) -> str:
+    if resumed.path is None:
+        return "from the start: it had saved nothing yet"
+    return f"after step {resumed.checkpoint['global_step']:,}, from {short(resumed.path)}"
 
 
 def end(run: Run, classes: Sequence[str], confusion: Tensor) -> None:

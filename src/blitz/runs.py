@@ -5,7 +5,7 @@ config.yaml                   the composed config, every interpolation resolved,
 overrides.yaml                what the command line said
 environment.json              command, versions of the packages, machine, git commit
 git.diff                      what differed from that commit, where something did
-checkpoints/                  best.ckpt by the monitored metric, last.ckpt
+checkpoints/                  best.ckpt by the monitored metric; last.ckpt to go on from, and previous.ckpt
 events.out.tfevents...        TensorBoard
 per_class.csv, confusion.csv  the test images by class, counted
 metrics.json                  the final figures: a run is finished when it is there
@@ -20,17 +20,21 @@ import os
 import platform
 import subprocess
 import sys
+import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import yaml
+from lightning import Trainer
 from torch import Tensor
 
+from blitz.atomic import TEMPORARY
+from blitz.callback.last_checkpoint import LAST, NEXT, PREVIOUS
 from blitz.config import PROJECT
 from blitz.data._transforms import Transform
 from blitz.task.classify import Classify
@@ -46,6 +50,7 @@ PACKAGES = (
     "numpy",
     "blitz",
 )
+RESUMABLE = (LAST, PREVIOUS)
 
 
 @dataclass(frozen=True)
@@ -66,8 +71,33 @@ class Run:
 
     def checkpoint(self) -> Path | None:
         """The checkpoint that stands for the run: the best by the monitored metric, or the last where none is."""
-        found = (self.path / "checkpoints" / name for name in ("best.ckpt", "last.ckpt"))
+        found = (self.path / "checkpoints" / name for name in ("best.ckpt", *RESUMABLE))
         return next((path for path in found if path.exists()), None)
+
+    def resumable(self) -> "Resumable":
+        """Where the run can go on: its newest checkpoint that is whole.
+
+        Raises:
+            ValueError: it has checkpoints, and all are damaged.
+        """
+        damaged = []
+        for path in (self.path / "checkpoints" / name for name in RESUMABLE):
+            if path.exists():
+                try:
+                    return Resumable(path, read_checkpoint(path), damaged)
+                except ValueError as error:
+                    damaged.append(str(error))
+        if damaged:
+            raise ValueError("; ".join(damaged))
+        return Resumable(None, {}, [])
+
+
+class Resumable(NamedTuple):
+    """``path`` is None where nothing was saved yet; ``damaged`` says which newer checkpoints are, a line each."""
+
+    path: Path | None
+    checkpoint: dict[str, Any]
+    damaged: list[str]
 
 
 def begin(path: Path, config: Mapping[str, Any], overrides: Sequence[str]) -> Run:
@@ -98,6 +128,43 @@ def begin(path: Path, config: Mapping[str, Any], overrides: Sequence[str]) -> Ru
             (path / name).unlink(missing_ok=True)
         raise
     return Run(path)
+
+
+def go_on(run: Run, trainer: Trainer) -> Resumable:
+    """Take the run's folder back to its newest checkpoint.
+
+    Raises:
+        ValueError: all its checkpoints are damaged, or ``trainer`` cannot go on from there as if it had not ended.
+    """
+    found = run.resumable()
+    state = found.checkpoint
+    if found.path is not None:
+        _check_limits(run, state, trainer)
+    for pattern in (f"*{TEMPORARY}", NEXT):  # of a process that was killed while it was saving
+        for left in (run.path / "checkpoints").glob(pattern):
+            left.unlink()
+    marks = state["resume"]["loggers"] if state else {}
+    for logger in trainer.loggers:
+        if hasattr(logger, "rewind"):
+            logger.rewind(marks.get(type(logger).__name__, {}))
+    return found
+
+
+def _check_limits(run: Run, checkpoint: Mapping[str, Any], trainer: Trainer) -> None:
+    steps, loop = checkpoint["global_step"], checkpoint["loops"]["fit_loop"]
+    epochs = loop["epoch_progress"]["current"]
+    for key, done, limit in (
+        ("max_epochs", epochs["completed"], trainer.max_epochs),
+        ("max_steps", steps, trainer.max_steps),
+    ):
+        if limit not in (None, -1) and done > limit:
+            raise ValueError(f"trainer.{key}={limit} is not valid: {done} are done already")
+    over = epochs["completed"] == epochs["ready"] and not checkpoint["resume"]["should_stop"]
+    if over and not loop["epoch_loop.batch_progress"]["is_last_batch"] and trainer.max_steps != steps:
+        raise ValueError(
+            f"trainer.max_steps={trainer.max_steps}: the run has ended after step {steps}, within an epoch, whose rest "
+            f"is lost; to train on from its weights: blitz-train init_from={run.path}"
+        )
 
 
 def finish(run: Run, metrics: Mapping[str, Tensor], classes: Sequence[str], confusion: Tensor) -> None:
@@ -166,7 +233,10 @@ def checkpoint_file(run_or_checkpoint: str | Path) -> Path:
 
 
 def read_checkpoint(path: Path, map_location: str | torch.device = "cpu") -> dict[str, Any]:
+    """What is in the file, or a ValueError."""
     try:
+        if torn := zipfile.ZipFile(path).testzip():  # torch looks at no checksum
+            raise ValueError(torn)
         checkpoint = torch.load(path, map_location=map_location, weights_only=True)
         if {"state_dict", "config"} <= checkpoint.keys():
             return dict(checkpoint)

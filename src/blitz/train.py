@@ -29,10 +29,16 @@ def train(cfg: DictConfig) -> float | None:
     build.check_metrics(cfg, task, data)
 
     run = runs.Run(Path(cfg.run_dir))
+    newest = None
     if trainer.is_global_zero:
-        runs.begin(run.path, config, HydraConfig.get().overrides.task)
-        report.start(run.path, cfg, task, data, trainer)
-    trainer.fit(task, data)
+        if cfg.resume:
+            newest = runs.go_on(run, trainer)
+        else:
+            runs.begin(run.path, config, HydraConfig.get().overrides.task)
+        report.start(run.path, cfg, task, data, trainer, newest)
+        for logger in trainer.loggers:
+            logger.log_hyperparams(build.hparams(cfg))
+    trainer.fit(task, data, ckpt_path=trainer.strategy.broadcast(newest and newest.path))
     metrics = dict(trainer.callback_metrics)
     trainer.test(task, data, ckpt_path=trainer.strategy.broadcast(run.checkpoint()), verbose=False)
     metrics |= trainer.callback_metrics

@@ -41,7 +41,7 @@ class Progress(Callback):
         self._drawn = self._began = self._trained = 0.0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._trained = time.monotonic()
+        self._trained = self._began = time.monotonic()
         self._compiles = any(module._compiled_call_impl is not None for module in pl_module.modules())
         if trainer.is_global_zero:
             titles = [title for key, title in COLUMNS.items() if key.startswith("train") or trainer.val_dataloaders]
@@ -60,6 +60,7 @@ class Progress(Callback):
                 auto_refresh=False,
             )
             self.bar.start()
+            self._add_task(trainer)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._print_epoch(trainer, trainer.current_epoch)
@@ -68,7 +69,7 @@ class Progress(Callback):
         if self.bar is not None:
             for task in self.bar.task_ids:
                 self.bar.remove_task(task)
-            self.bar.add_task(f"{trainer.current_epoch + 1}/{trainer.max_epochs}", total=trainer.num_training_batches)
+            self._add_task(trainer)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -83,7 +84,7 @@ class Progress(Callback):
             self._drawn = time.monotonic()
         if self.every_n_steps:
             self._losses.append(outputs["loss"])  # on the device: nothing waits for it here
-            if len(self._losses) == self.every_n_steps:
+            if (batch_idx + 1) % self.every_n_steps == 0:
                 loss = trainer.strategy.reduce(torch.stack(self._losses).mean(), reduce_op="mean")
                 self._losses = []
                 if trainer.is_global_zero:
@@ -103,6 +104,10 @@ class Progress(Callback):
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         self._stop()
+
+    def _add_task(self, trainer: Trainer) -> None:
+        assert self.bar is not None
+        self.bar.add_task(f"{trainer.current_epoch + 1}/{trainer.max_epochs}", total=trainer.num_training_batches)
 
     def _stop(self) -> None:
         if self.bar is not None:

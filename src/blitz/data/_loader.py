@@ -44,7 +44,8 @@ class Loader:
     """Batches ``(images, labels)``: float32 ``(b, channels, size, size)`` and int64 ``(b,)``, on ``device``.
 
     Order and augmentation are a function of ``(seed, epoch)`` alone, and the same however the images are fetched.
-    Lightning tells the epoch through ``sampler.set_epoch``, as it does for a DataLoader with a distributed sampler.
+    Lightning tells the epoch through ``sampler.set_epoch``, as it does for a DataLoader with a distributed sampler, and
+    keeps ``state_dict`` in its checkpoints: how many batches of the epoch have been handed out.
 
     Of several processes each yields its part of the batches that one process would yield: neighbours, as even as can
     be, the first processes taking the odd ones. All yield the same number of batches, so that of an epoch's last one,
@@ -80,6 +81,7 @@ class Loader:
         self.seed = seed
         self.augment = augment
         self.epoch = 0
+        self._taken = self._start = 0
         self._sampler = _Rows()
         self._workers = None
         if workers:  # they live as long as the loader, and each fetches whole batches
@@ -90,6 +92,7 @@ class Loader:
                 num_workers=workers,
                 pin_memory=self.device.type == "cuda",
                 persistent_workers=True,
+                generator=torch.Generator(),  # of its own: it would take a number of the global one each epoch
             )
 
     @property
@@ -102,6 +105,12 @@ class Loader:
 
     def set_epoch(self, epoch: int) -> None:
         self.epoch = epoch
+
+    def state_dict(self) -> dict[str, int]:
+        return {"taken": self._taken}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        self._start = state["taken"]
 
     def __len__(self) -> int:
         return -(-len(self.split.labels) // self.batch_size)
@@ -119,13 +128,15 @@ class Loader:
         # A generator, so that nothing is drawn before the first batch: Lightning sets the epoch after it calls iter().
         n = len(self.split.labels)
         draws = [a.draw(n, self.seed + i, self.epoch).to(self.device) for i, a in enumerate(self.augment)]
-        rows = self._rows()
+        self._taken, self._start = self._start, 0
+        rows = self._rows()[self._taken :]
         parts = [batch.tensor_split(self.world_size)[self.rank] for batch in rows]
         # Where there is nothing to yield one image is fetched all the same: files that are not read have no shape.
         wanted = [part if len(part) else batch[:1] for part, batch in zip(parts, rows, strict=True)]
         for part, here, (images, labels) in zip(parts, wanted, self._fetch(wanted), strict=True):
             for augmentation, drawn in zip(self.augment, draws, strict=True):
                 images = augmentation.apply(images, drawn[here])
+            self._taken += 1
             yield normalize(images, self.mean, self.std)[: len(part)], labels[: len(part)]
 
     def _rows(self) -> Sequence[Tensor]:

@@ -1,6 +1,8 @@
-"""Lightning's TensorBoard logger, with an HPARAMS tab that compares runs of different kinds."""
+"""Lightning's TensorBoard logger, for runs that go on, with an HPARAMS tab that compares runs of different kinds."""
 
+import os
 import time
+from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import loggers
@@ -18,6 +20,8 @@ class TensorBoardLogger(loggers.TensorBoardLogger):
     TensorBoard then shows the union of all runs' columns; Lightning's logger writes a list with each run, and
     TensorBoard takes one run's for all. The figure ``epoch``, which Lightning adds to every other, is left out: it
     would be the first curve and the first column.
+
+    A run that goes on goes on in the same files: ``mark`` says how much has been written, ``rewind`` cuts off the rest.
     """
 
     @rank_zero_only
@@ -35,6 +39,23 @@ class TensorBoardLogger(loggers.TensorBoardLogger):
         if self._experiment is not None:
             self.experiment._get_file_writer().add_summary(_session_end(status))
             self.experiment.close()
+
+    def mark(self, step: int) -> dict[str, Any]:
+        self.experiment.flush()
+        return {"step": step, "sizes": {path.name: path.stat().st_size for path in self._files()}}
+
+    def rewind(self, mark: dict[str, Any]) -> None:
+        """To be called before anything is logged; an empty mark is the start."""
+        sizes = mark.get("sizes", {})
+        self._kwargs["purge_step"] = mark.get("step", -1) + 1  # for a server that has read what is cut off
+        for path in self._files():
+            if path.name in sizes:
+                os.truncate(path, sizes[path.name])
+            else:
+                path.unlink()
+
+    def _files(self) -> list[Path]:
+        return sorted(Path(self.log_dir).glob("events.out.tfevents.*"))
 
     def save(self) -> None:
         """Not Lightning's hparams.yaml: config.yaml stands in the same folder."""

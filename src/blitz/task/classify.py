@@ -114,7 +114,8 @@ class Classify(LightningModule):
             self._record(labels.new_zeros(()).float(), labels.new_zeros(0, len(self.classes)), labels)
         every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
         if every and self.global_step % every == 0 and not self.trainer.fit_loop._should_accumulate():
-            loss, acc = self._look()
+            self._look()
+            loss, acc = self.running.lately()
             self.log_dict({"train/loss_step": loss, "train/acc_step": acc}, on_step=True, on_epoch=False)
 
     def on_validation_epoch_start(self) -> None:
@@ -126,8 +127,16 @@ class Classify(LightningModule):
         loss, acc = self.running.epoch()
         self.log_dict({"train/loss": loss, "train/acc": acc})
 
-    def _look(self) -> tuple[float, float]:
-        return self.running.look(partial(self.trainer.strategy.reduce, reduce_op="sum"))
+    def _look(self) -> None:
+        self.running.look(partial(self.trainer.strategy.reduce, reduce_op="sum"))
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self._look()
+        checkpoint["running"] = self.running.state_dict()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        if "running" in checkpoint:
+            self.running.load_state_dict(checkpoint["running"])
 
     def on_validation_epoch_end(self) -> None:
         self._report("val")
@@ -159,18 +168,22 @@ class Classify(LightningModule):
 
 
 class _Running:
-    """Losses and hits of the training steps, kept on the device until somebody looks: a step never waits for them."""
+    """Losses and hits of the training steps, kept on the device until somebody looks: a step never waits for them.
+
+    Sums are taken step after step, so that who looks how often does not change a bit of them.
+    """
 
     def __init__(self) -> None:
         self._steps: list[tuple[Tensor, Tensor, int, int, float]] = []
-        self._loss = self._hits = self._count = 0.0
+        self._epoch = [0.0, 0.0, 0.0]  # losses, hits and images
+        self._lately = [0.0, 0.0, 0.0]
 
     def update(self, loss: Tensor, logits: Tensor, labels: Tensor, step: int, lr: float) -> None:
         hits = (logits.detach().argmax(1) == labels).sum()
         self._steps.append((loss.detach(), hits, len(labels), step, lr))
 
-    def look(self, reduce: Callable[[Tensor], Tensor]) -> tuple[float, float]:
-        """Mean loss and accuracy of the images since the last look, those of all processes.
+    def look(self, reduce: Callable[[Tensor], Tensor]) -> None:
+        """Add up what the steps since the last look have left, those of all processes.
 
         Args:
             reduce: sums a tensor over the processes.
@@ -179,19 +192,32 @@ class _Running:
             FloatingPointError: a loss was not finite; in every process alike.
         """
         if not self._steps:
-            return math.nan, math.nan
+            return
         losses, hits, counts, steps, lrs = zip(*self._steps, strict=True)
         self._steps = []
         images = torch.tensor(counts, dtype=torch.float32, device=losses[0].device)
         mine = torch.stack([torch.stack(losses).float() * images, torch.stack(hits).float(), images])
-        losses, hits, counts = reduce(mine).cpu().double()
-        for index in (~losses.isfinite()).nonzero().flatten().tolist()[:1]:
-            at = f"at step {steps[index]}, with lr {lrs[index]:g}"
-            raise FloatingPointError(f"the loss is {losses[index]:g} {at}: try a lower optimizer.lr")
-        loss, hit, count = losses.sum().item(), hits.sum().item(), counts.sum().item()
-        self._loss, self._hits, self._count = self._loss + loss, self._hits + hit, self._count + count
-        return loss / count, hit / count
+        for step, lr, figures in zip(steps, lrs, reduce(mine).T.tolist(), strict=True):
+            if not math.isfinite(figures[0]):
+                raise FloatingPointError(
+                    f"the loss is {figures[0]:g} at step {step}, with lr {lr:g}: try a lower optimizer.lr"
+                )
+            for sums in (self._epoch, self._lately):
+                sums[:] = [total + figure for total, figure in zip(sums, figures, strict=True)]
+
+    def lately(self) -> tuple[float, float]:
+        """Mean loss and accuracy of the images looked at since this was last asked."""
+        (loss, hits, images), self._lately = self._lately, [0.0, 0.0, 0.0]
+        return loss / images, hits / images
 
     def epoch(self) -> tuple[float, float]:
         """Mean loss and accuracy of all images looked at."""
-        return self._loss / self._count, self._hits / self._count
+        loss, hits, images = self._epoch
+        return loss / images, hits / images
+
+    def state_dict(self) -> dict[str, list[float]]:
+        """Of what was looked at; the same in all processes."""
+        return {"epoch": self._epoch, "lately": self._lately}
+
+    def load_state_dict(self, state: dict[str, list[float]]) -> None:
+        self._epoch, self._lately = list(state["epoch"]), list(state["lately"])

@@ -1,0 +1,136 @@
+"""``checkpoints/last.ckpt``: where a run that was stopped or killed goes on as if it had not been.
+
+Lightning's checkpoints lack the random generators, the metrics that callbacks look at, what the loggers have written
+and whether a callback has stopped the training; and its ModelCheckpoint saves in hooks, where a step is not all done.
+``blitz.loop`` calls this callback where it is.
+"""
+
+import os
+import shlex
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from lightning import LightningModule, Trainer
+from lightning.pytorch.callbacks import Checkpoint
+from torch import distributed
+
+from blitz.callback import _random_state
+from blitz.callback._agreement import Agreement
+from blitz.callback._signals import Request
+
+LAST, PREVIOUS, NEXT = "last.ckpt", "previous.ckpt", "next.ckpt"
+
+
+class LastCheckpoint(Checkpoint):
+    """Saves every so many steps, after each epoch, at the end, and when a signal asks the run to stop.
+
+    On SIGTERM, SIGUSR1 or SIGUSR2 the step is finished, the run saved, and the process ends with status 143; on the
+    first Ctrl-C with 130. The second ends it at once. What was saved before is kept as ``previous.ckpt``.
+
+    Args:
+        every_n_steps: optimizer steps: a run that is killed has no more than these to do again.
+        time_share: of the run's time goes into saving at the most, and the steps between two saves become more where
+            it would. None: no limit.
+    """
+
+    def __init__(self, dirpath: str, every_n_steps: int = 100, time_share: float | None = 0.02) -> None:
+        if every_n_steps < 1:
+            raise ValueError(f"callback.last.every_n_steps={every_n_steps} is not valid: it must be >= 1")
+        if time_share is not None and not 0 < time_share <= 1:
+            raise ValueError(f"callback.last.time_share={time_share} is not valid: it must be > 0 and <= 1, or null")
+        self.folder = Path(dirpath)
+        self.every_n_steps = every_n_steps
+        self.time_share = time_share
+        self._request = Request()
+        self._resumed: dict[str, Any] = {}
+        self._saved = (0, 0)
+        self._began = self._ended = 0.0
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        self._trainer = trainer
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        randoms: list[Any] = [_random_state.get()]
+        if trainer.world_size > 1:
+            randoms *= trainer.world_size
+            distributed.all_gather_object(randoms, randoms[0])
+        checkpoint["resume"] = {
+            "random": randoms,
+            "metrics": {key: value.detach().cpu().clone() for key, value in trainer.callback_metrics.items()},
+            "should_stop": trainer.should_stop,
+            "loggers": {
+                type(logger).__name__: logger.mark(trainer.global_step)
+                for logger in trainer.loggers
+                if trainer.is_global_zero and hasattr(logger, "mark")
+            },
+        }
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        if trainer.state.fn == "fit":
+            self._resumed = checkpoint["resume"]
+
+    # What blitz.loop calls.
+
+    @contextmanager
+    def on_duty(self) -> Iterator[None]:
+        """Around the whole of the training."""
+        trainer = self._trainer
+        trainer._logger_connector._callback_metrics.update(self._resumed.get("metrics", {}))
+        trainer.should_stop = self._resumed.get("should_stop", False)
+        self._agreement = Agreement(trainer)
+        self._saved = self._progress()
+        self._began = self._ended = time.monotonic()
+        with self._request.heeded():
+            yield
+        self._agreement.close()
+
+    def restore_random(self) -> None:
+        """Before the first step, when all that prepares it has drawn its random numbers."""
+        states = self._resumed.pop("random", [])
+        if self._trainer.global_rank < len(states):
+            _random_state.put(states[self._trainer.global_rank])
+
+    def pause(self) -> None:
+        """Nothing is open: what is saved now goes on as if nothing had happened."""
+        stop, save = self._agreement(self._request.by is not None, self._is_due())
+        if stop or save:
+            self._save()
+        if stop:
+            raise SystemExit(self._request.status)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self._progress() != self._saved:
+            self._save()
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        if isinstance(exception, SystemExit) and trainer.is_global_zero:
+            by = self._request.by.name if self._request.by else "a signal to another process"
+            folder = os.path.relpath(self.folder.parent)
+            words = shlex.join(["blitz-train", f"resume={folder if not folder.startswith('..') else self.folder.parent}"])
+            print(f"stopped by {by} after step {self._saved[0]:,}; to go on: {words}", file=sys.stderr, flush=True)
+
+    def _progress(self) -> tuple[int, int]:
+        """Steps and epochs that are done."""
+        return self._trainer.global_step, self._trainer.fit_loop.epoch_progress.current.completed
+
+    def _is_due(self) -> bool:
+        steps, epochs = self._progress()
+        if steps - self._saved[0] < self.every_n_steps and epochs == self._saved[1]:
+            return False
+        share = self.time_share
+        return share is None or (self._ended - self._began) <= share * (time.monotonic() - self._began)
+
+    def _save(self) -> None:
+        if self._trainer.fast_dev_run:  # type: ignore[attr-defined]
+            return
+        self._began = time.monotonic()
+        self._trainer.save_checkpoint(self.folder / NEXT)
+        if self._trainer.is_global_zero:
+            if (self.folder / LAST).exists():
+                (self.folder / LAST).replace(self.folder / PREVIOUS)
+            (self.folder / NEXT).replace(self.folder / LAST)
+        self._saved, self._ended = self._progress(), time.monotonic()
