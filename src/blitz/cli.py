@@ -4,6 +4,7 @@ import contextlib
 import difflib
 import os
 import re
+import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterator
@@ -36,6 +37,8 @@ def run(task: Callable[[DictConfig], Any], config_name: str) -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then hands the exception to us rather than printing it
     failures: list[BaseException] = []
     started = _processes.launched()
+    # Not Python's own, which Lightning would turn into status 1.
+    interrupt = signal.signal(signal.SIGINT, lambda *_: sys.exit(128 + signal.SIGINT))
     try:
         if started and started.rank > 0:  # rank 0 alone reads the command line
             if job := _processes.share():
@@ -46,8 +49,6 @@ def run(task: Callable[[DictConfig], Any], config_name: str) -> None:
         )()
         if failures:
             raise failures[0]
-    except KeyboardInterrupt:
-        sys.exit(130)
     except Exception as error:
         if verbose:
             raise
@@ -59,6 +60,7 @@ def run(task: Callable[[DictConfig], Any], config_name: str) -> None:
                 _processes.share(b"")  # where it came to no job, the others are still waiting for one
         if not verbose:
             os.environ.pop("HYDRA_FULL_ERROR", None)
+        signal.signal(signal.SIGINT, interrupt)
 
 
 def _job(
@@ -74,7 +76,7 @@ def _job(
         try:
             check(cfg)
             return launch.start(task, cfg, partial(explain, config_name=config_name, argv=[]))
-        except BaseException as error:
+        except Exception as error:
             if isinstance(error, OSError) and error.filename is None:
                 error.filename = str(folder)
             if fresh and (multirun or any(folder.iterdir())):
@@ -85,9 +87,13 @@ def _job(
             if multirun:
                 name = " ".join(config.overrides.task)
                 print(f"failed: {name}: {explain(error, config_name, [])}", file=sys.stderr, flush=True)
-            if multirun or not isinstance(error, Exception):
+            if multirun:
                 raise
             failures.append(error)  # raised again by run(): from here Hydra would announce it in a line of its own
+        except SystemExit:  # a signal has stopped it
+            if fresh and not any(folder.iterdir()):
+                folder.rmdir()
+            raise
 
     return job
 

@@ -11,7 +11,7 @@ def get() -> dict[str, Any]:
     name, keys, *rest = np.random.get_state()  # noqa: NPY002 - the global one, which other code draws from
     return {
         "python": random.getstate(),
-        "numpy": (name, torch.from_numpy(keys.copy()), *rest),
+        "numpy": (name, torch.from_numpy(keys.astype(np.int64)), *rest),  # torch cannot pickle a uint32
         "torch": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
         "mps": torch.mps.get_rng_state() if torch.backends.mps.is_available() else None,
@@ -23,7 +23,7 @@ def put(state: dict[str, Any]) -> None:
     version, keys, gauss = state["python"]
     random.setstate((version, tuple(keys), gauss))
     name, keys, *rest = state["numpy"]
-    np.random.set_state((name, keys.numpy(), *rest))  # noqa: NPY002
+    np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))  # noqa: NPY002
     torch.set_rng_state(state["torch"])
     for index, device in enumerate(state["cuda"][: torch.cuda.device_count()]):
         torch.cuda.set_rng_state(device, index)

@@ -14,7 +14,8 @@ import tempfile
 import threading
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cache
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 MEETING = "BLITZ_MEETING"
 SHELLS = ("bash", "interactive")  # names of SLURM jobs in which nothing was started yet
 GRACE = 3.0  # seconds that the other processes have to end by themselves, once one has failed
+STOPPED = 128 + signal.SIGTERM  # the status of a process that has saved the run because a signal asked it to end
 
 
 class RankError(Exception):
@@ -99,7 +101,8 @@ def run(work: Callable[[], Any], count: int, folder: Path, explain: Callable[[Ba
     """``work()`` in ``count`` new processes of this machine; gives what the first returns.
 
     What the others print goes to ``rank<n>.log`` in ``folder``. When one process fails or is killed the rest end within
-    seconds, and when this one does, whatever ends it, they end at once. Nothing of this process changes.
+    seconds, and when this one does, whatever ends it, they end at once. A signal that asks this one to end is sent on
+    to all of them, as SIGTERM; a second Ctrl-C ends them. Nothing of this process changes.
 
     Args:
         work: must pickle, as must ``explain``.
@@ -107,6 +110,7 @@ def run(work: Callable[[], Any], count: int, folder: Path, explain: Callable[[Ba
 
     Raises:
         RankError: which process failed first, and how it explains that.
+        SystemExit: a signal has stopped them.
     """
     context = multiprocessing.get_context("spawn")
     threads = os.environ.get("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // count)))
@@ -114,31 +118,48 @@ def run(work: Callable[[], Any], count: int, folder: Path, explain: Callable[[Ba
         shared = {"WORLD_SIZE": str(count), "GROUP_RANK": "0", "OMP_NUM_THREADS": threads}
         shared |= {MEETING: str(Path(there) / "meeting"), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"}
         processes: dict[Connection, SpawnProcess] = {}
-        try:
-            for rank in range(count):
-                variables = shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)}
-                log = folder / f"rank{rank}.log" if rank else None
-                answer, ours = context.Pipe(duplex=False)
-                process = context.Process(target=_rank, args=(work, explain, variables, log, ours), name=f"rank {rank}")
-                process.start()
-                ours.close()  # else the process's end would not be the pipe's
-                processes[answer] = process
-            result = _watch(processes)
-            _join(processes)
-            return result
-        except KeyboardInterrupt:  # a terminal sends it to all of them
-            _join(processes)
-            raise
-        finally:
-            for process in processes.values():
-                process.kill()
-                process.join()
+        with _sent_on(processes) as asked:
+            try:
+                for rank in range(count):
+                    variables = shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)}
+                    log = folder / f"rank{rank}.log" if rank else None
+                    answer, ours = context.Pipe(duplex=False)
+                    arguments = (work, explain, variables, log, ours)
+                    process = context.Process(target=_rank, args=arguments, name=f"rank {rank}")
+                    process.start()
+                    ours.close()  # else the process's end would not be the pipe's
+                    processes[answer] = process
+                result = _watch(processes, asked)
+                deadline = time.monotonic() + GRACE
+                for process in processes.values():
+                    process.join(max(0.0, deadline - time.monotonic()))
+                return result
+            finally:
+                for process in processes.values():
+                    process.kill()
+                    process.join()
 
 
-def _join(processes: Mapping[Connection, SpawnProcess]) -> None:
-    deadline = time.monotonic() + GRACE
-    for process in processes.values():
-        process.join(max(0.0, deadline - time.monotonic()))
+@contextmanager
+def _sent_on(processes: Mapping[Connection, SpawnProcess]) -> Iterator[list[int]]:
+    """Signals that would end this process end the others instead; gives those that came."""
+    asked: list[int] = []
+
+    def send_on(number: int, _: Any) -> None:
+        if number == signal.SIGINT and signal.SIGINT in asked:
+            sys.exit(128 + signal.SIGINT)
+        asked.append(number)
+        for process in processes.values():
+            process.terminate()
+
+    names = ("SIGTERM", "SIGINT", "SIGUSR1", "SIGUSR2")
+    numbers = [getattr(signal, name) for name in names if hasattr(signal, name)]
+    before = {number: signal.signal(number, send_on) for number in numbers}
+    try:
+        yield asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _rank(
@@ -149,6 +170,7 @@ def _rank(
     answer: Connection,
 ) -> None:
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all, but it is the parent's to send on
     os.environ.update(variables)
     if log:
         with log.open("ab") as file:
@@ -156,6 +178,10 @@ def _rank(
             os.dup2(file.fileno(), sys.stderr.fileno())
     try:
         answer.send(work())
+    except SystemExit as stopped:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(int(stopped.code or 0))
     except BaseException as error:
         answer.send(_Failure(time.time(), explain(error), "".join(traceback.format_exception(error))))
         sys.stdout.flush()
@@ -170,8 +196,8 @@ def _end_with_parent() -> None:
     os._exit(1)
 
 
-def _watch(processes: Mapping[Connection, SpawnProcess]) -> Any:
-    """Until all have ended, or one has failed and the others had their time."""
+def _watch(processes: Mapping[Connection, SpawnProcess], asked: Sequence[int]) -> Any:
+    """Until all have ended, or one has failed and the others had their time. ``asked``: signals that came meanwhile."""
     ranks = {answer: rank for rank, answer in enumerate(processes)}
     said: dict[int, Any] = {}
     killed: dict[int, int] = {}
@@ -189,6 +215,8 @@ def _watch(processes: Mapping[Connection, SpawnProcess]) -> Any:
                     killed[rank] = process.exitcode or 0
             if deadline is None and (rank in killed or isinstance(said.get(rank), _Failure)):
                 deadline = time.monotonic() + GRACE
+    if STOPPED in killed.values() or (asked and -signal.SIGTERM in killed.values()):
+        sys.exit(128 + signal.SIGINT if signal.SIGINT in asked else STOPPED)
     for rank, code in killed.items():  # before what others say, who may only have lost it
         how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with status {code}"
         raise RankError(f"rank {rank} {how}")
