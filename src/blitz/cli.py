@@ -160,8 +160,10 @@ def _nearest(word: str, choices: list[str]) -> str:
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    while error is not None:
+    seen: list[BaseException] = []  # one that is raised again while it is handled may lead back to itself
+    while error is not None and error not in seen:
         yield error
+        seen.append(error)
         error = error.__cause__ or error.__context__
 
 

@@ -1,6 +1,8 @@
 """Lightning's TensorBoard logger, for runs that go on, with an HPARAMS tab that compares runs of different kinds."""
 
+import contextlib
 import os
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.plugins.hparams import metadata
 from tensorboard.plugins.hparams.api_pb2 import STATUS_FAILURE, STATUS_SUCCESS
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData, SessionEndInfo
+from tensorboard.summary.writer.event_file_writer import _AsyncWriterThread
 from torch.utils.tensorboard.summary import hparams
 
 
@@ -37,8 +40,10 @@ class TensorBoardLogger(loggers.TensorBoardLogger):
     @rank_zero_only
     def finalize(self, status: str) -> None:
         if self._experiment is not None:
-            self.experiment._get_file_writer().add_summary(_session_end(status))
-            self.experiment.close()
+            # What a failed run cannot write either, as on a full disk, must not hide why it failed.
+            with contextlib.suppress(OSError) if status == "failed" else contextlib.nullcontext():
+                self.experiment._get_file_writer().add_summary(_session_end(status))
+                self.experiment.close()
 
     def mark(self, step: int) -> dict[str, Any]:
         self.experiment.flush()
@@ -59,6 +64,15 @@ class TensorBoardLogger(loggers.TensorBoardLogger):
 
     def save(self) -> None:
         """Not Lightning's hparams.yaml: config.yaml stands in the same folder."""
+
+
+def _hush(arguments: threading.ExceptHookArgs) -> None:
+    """For ``threading.excepthook``: what the writer's thread raises is raised again where something is logged next."""
+    if not isinstance(arguments.thread, _AsyncWriterThread):
+        threading.__excepthook__(arguments)
+
+
+threading.excepthook = _hush
 
 
 def _session_end(status: str) -> Summary:
