@@ -100,7 +100,7 @@ def _job(
 
 @contextlib.contextmanager
 def _recorded(folder: Path, always: bool) -> Iterator[None]:
-    """A failure's traceback goes into error.txt where a run has begun or gone on in the folder by then, or ``always``."""
+    """A failure's traceback goes into error.txt where a run had begun or gone on in the folder, or ``always``."""
 
     def mark() -> int | None:  # both write it
         file = folder / "environment.json"

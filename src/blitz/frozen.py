@@ -81,9 +81,8 @@ def _resume(composed: DictConfig, folder: Path, given: list[Word]) -> Job | None
     changed = run.change(cfg, composed, given, (*LONGER, *ROUNDING, *EXACT))
     if run.metrics is not None and not any(_longer(before[key], _at(cfg, key)) for key in LONGER):
         accuracy = run.metrics.get("test/acc")
-        print(
-            f"{name} is finished{'' if accuracy is None else f': test accuracy {accuracy * 100:.2f} %'}; {run.onward}"
-        )
+        figure = "" if accuracy is None else f", with a test accuracy of {accuracy * 100:.2f} %"
+        print(f"{name} is finished{figure}; {run.onward}")
         return None
     if words := [word.text for word in changed if _matches(word.key, ROUNDING)]:
         print(f"{' '.join(words)}: from here on equal to a run without a break up to rounding only")
@@ -132,10 +131,8 @@ class _Recorded:
     def onward(self) -> str:
         """How to train longer."""
         if not self._laid_out():
-            epochs = self._config["trainer"].get("max_epochs")
-            return (
-                f"to train longer: blitz-train resume={shlex.quote(self.name)} trainer.max_epochs={2 * (epochs or 10)}"
-            )
+            more = 2 * (self._config["trainer"].get("max_epochs") or 10)
+            return f"to train longer: blitz-train resume={shlex.quote(self.name)} trainer.max_epochs={more}"
         return f"its schedule ends there; to train on from its weights: blitz-train {self._as_start()}"
 
     def config(self, folder: Path) -> DictConfig:
@@ -196,9 +193,8 @@ class _Recorded:
                     f"{word.text}: its schedule, {schedule}, was laid out for {key}={_plain(was)} from the first "
                     f"step on; to train on from its weights: blitz-train {self._as_start(word)}"
                 )
-            raw = OmegaConf.to_container(composed)
             for k in keys:
-                value = _dig(raw, k) if key == "device" else _at(composed, k)
+                value = _unresolved(composed, k) if key == "device" else _at(composed, k)
                 OmegaConf.update(cfg, k, value, merge=False, force_add=True)
             changed.append(word)
         return changed
@@ -209,8 +205,8 @@ class _Recorded:
     def _as_start(self, new: Word | None = None) -> str:
         """The words of a new run like this one, from its weights."""
         gone = ("init_from", "reproduce", *([new.key, f"{new.key}.*"] if new else []))
-        words = [word.text for word in self.given if not _matches(word.key, gone)]
-        return shlex.join([f"init_from={self.name}", *([new.text] if new else []), *words])
+        words = {word.key: word.text for word in self.given if not _matches(word.key, gone)}
+        return shlex.join([f"init_from={self.name}", *([new.text] if new else []), *words.values()])
 
 
 def _differing(key: str, cfg: DictConfig, composed: DictConfig) -> Iterator[tuple[str, Any]]:
@@ -226,7 +222,8 @@ def _at(cfg: DictConfig, key: str) -> Any:
     return OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
 
 
-def _dig(node: Any, key: str) -> Any:
+def _unresolved(cfg: DictConfig, key: str) -> Any:
+    node: Any = OmegaConf.to_container(cfg)
     for part in key.split("."):
         node = node[part]
     return node

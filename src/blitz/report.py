@@ -18,7 +18,7 @@ from rich.table import Column, Table
 from torch import Tensor
 
 from blitz.data._datamodule import ImageDataModule
-from blitz.runs import Run
+from blitz.runs import Run, compare, differences
 
 console = Console()
 
@@ -104,6 +104,13 @@ def start(run: Path, config: Mapping[str, Any], task: LightningModule, data: Ima
         batch=f"{data.batch_size} images, {each}" + (f"; {accumulated} batches a step" if accumulated > 1 else ""),
         run=f"{short(run)}, seed {config['seed']}",
     )
+    if config["init_from"]:
+        facts(init_from=short(Path(config["init_from"])))
+    if config["reproduce"]:
+        original = Run(Path(config["reproduce"]))
+        facts(reproduces=short(original.path))
+        for line in differences(original, Run(run)):
+            facts(differs=line)
 
 
 def end(run: Run, classes: Sequence[str], confusion: Tensor) -> None:
@@ -115,6 +122,20 @@ def end(run: Run, classes: Sequence[str], confusion: Tensor) -> None:
         dashboard=dashboard(run.path.parent),
         run=short(run.path),
     )
+
+
+def verdict(was: Run, now: Run) -> None:
+    """Whether a run gave what the one gave that it reproduces."""
+    count, differing = compare(was, now)
+    if not differing:
+        facts(metrics=f"are identical: all {count} figures")
+        return
+    known = "see what differs, above" if differences(was, now) else "nothing that is recorded explains it"
+    facts(metrics=f"differ in {len(differing)} of {count} figures; {known}")
+    for line in differing[:10]:
+        facts(differs=line)
+    if len(differing) > 10:
+        facts(differs=f"and {len(differing) - 10} more")
 
 
 def sweep(jobs: Sequence[Sequence[str]], folders: Sequence[Path]) -> None:

@@ -3,7 +3,7 @@
 ============================  =================================================================
 config.yaml                   the composed config, every interpolation resolved, the seed drawn
 overrides.yaml                what the command line said
-environment.json              command, versions of the packages, machine, git commit
+environment.json              command, versions of the packages, machine, git commit, checksums of the data
 git.diff                      what differed from that commit, where something did
 checkpoints/                  best.ckpt by the monitored metric, last.ckpt
 events.out.tfevents...        TensorBoard
@@ -14,18 +14,22 @@ error.txt                     the traceback of a run that failed
 """
 
 import csv
+import hashlib
 import importlib
 import json
 import os
 import platform
+import socket
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import torch
 import yaml
@@ -59,6 +63,16 @@ class Run:
         return dict(yaml.safe_load((self.path / "config.yaml").read_text(encoding="utf-8")))
 
     @property
+    def overrides(self) -> list[str]:
+        file = self.path / "overrides.yaml"
+        return list(yaml.safe_load(file.read_text(encoding="utf-8"))) if file.exists() else []
+
+    @property
+    def environment(self) -> dict[str, Any]:
+        file = self.path / "environment.json"
+        return dict(json.loads(file.read_text(encoding="utf-8"))) if file.exists() else {}
+
+    @property
     def metrics(self) -> dict[str, float | None] | None:
         """The final figures under their logged names, None for a class without images; no dict before the end."""
         file = self.path / "metrics.json"
@@ -70,34 +84,115 @@ class Run:
         return next((path for path in found if path.exists()), None)
 
 
-def begin(path: Path, config: Mapping[str, Any], overrides: Sequence[str]) -> Run:
-    """Claim a folder and write down what is about to run.
+def begin(path: Path, config: Mapping[str, Any], overrides: Sequence[str], **facts: Any) -> Run:
+    """Claim a folder and write down what is about to run; ``facts`` go into environment.json.
 
     Raises:
         ValueError: the folder holds a run already.
     """
     texts = {
-        "config.yaml": yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True).encode(),
-        "overrides.yaml": yaml.safe_dump(list(overrides), allow_unicode=True).encode(),
-        "environment.json": _json(_environment()).encode(),
+        "config.yaml": _yaml(dict(config)).encode(),
+        "overrides.yaml": _yaml(list(overrides)).encode(),
+        "environment.json": _json(_environment() | facts).encode(),
         "git.diff": _git("diff", "HEAD", "--binary"),
     }
     path.mkdir(parents=True, exist_ok=True)
+    temporary = path / f"config.{uuid4().hex}.tmp"
     try:
-        (path / "config.yaml").open("x").close()
+        _write(temporary, texts.pop("config.yaml"))
+        _claim(temporary, path / "config.yaml")
     except FileExistsError:
         raise ValueError(
-            f"{path} holds a run already, and runs are never overwritten: choose another hydra.run.dir"
+            f"{path} holds a run already, and runs are never overwritten: choose another hydra.run.dir, or go on with "
+            f"it: resume={path}"
         ) from None
+    finally:
+        temporary.unlink(missing_ok=True)
     try:
         for name, text in texts.items():
             if text:
                 (path / name).write_bytes(text)
     except OSError:  # a full disk, for one: no half of a run is left
-        for name in texts:
+        for name in ("config.yaml", *texts):
             (path / name).unlink(missing_ok=True)
         raise
     return Run(path)
+
+
+def reopen(path: Path, config: Mapping[str, Any], words: Sequence[str]) -> Run:
+    """Take a run up again: its ``config`` from here on, and the ``words`` that are new to its command line.
+
+    What tells of its earlier end is removed, and environment.json says under ``resumed`` who goes on, and with what.
+    """
+    run = Run(path)
+    for name in ("metrics.json", "per_class.csv", "confusion.csv", "error.txt"):  # first: it is not finished any more
+        (path / name).unlink(missing_ok=True)
+    for left in path.glob("*.tmp"):  # of a process that was killed as it wrote
+        left.unlink()
+    now, was = _environment(), run.environment
+    known = was.get("packages", {})
+    resumed = {
+        "time": datetime.now(UTC).isoformat(timespec="seconds"),
+        "host": socket.gethostname(),
+        "pid": os.getpid(),
+        "command": now["command"],
+        "git_commit": now["git_commit"],
+        "packages": {name: version for name, version in now["packages"].items() if known.get(name) != version},
+    }
+    _replace(path / "environment.json", _json(was | {"resumed": [*was.get("resumed", []), resumed]}))
+    if words:
+        _replace(path / "overrides.yaml", _yaml([*run.overrides, *words]))
+    if dict(config) != run.config:
+        _replace(path / "config.yaml", _yaml(dict(config)))
+    return run
+
+
+def differences(was: Run, now: Run) -> list[str]:
+    """What may give two runs of one config different figures, a line each; what one has not recorded is left out."""
+    before, after = (_comparable(run) for run in (was, now))
+    return [
+        f"{key} is {after[key]}, was {before[key]}"
+        for key in before
+        if None not in (before[key], after.get(key)) and before[key] != after[key]
+    ]
+
+
+def _comparable(run: Run) -> dict[str, Any]:
+    facts = run.environment
+    diff = run.path / "git.diff"
+    flat = {key: facts.get(key) for key in ("python", "platform", "cpus", "threads", "device", "gpus", "git_commit")}
+    flat |= facts.get("packages", {})
+    if facts.get("git_commit"):
+        flat["git.diff"] = hashlib.sha256(diff.read_bytes()).hexdigest()[:12] if diff.exists() else "empty"
+    for split, checksum in facts.get("data", {}).items():  # pixels and files have checksums of their own
+        kind, _, digest = checksum.partition(":")
+        flat[f"data checksum ({split}, {kind})"] = digest[:12]
+    return flat | {"checkpoint of init_from": (facts.get("init_from") or "")[:12] or None}
+
+
+def compare(was: Run, now: Run) -> tuple[int, list[str]]:
+    """How many figures the two have, and a line for each that is not the same to the last bit."""
+    before, after = was.metrics or {}, now.metrics or {}
+    figures = sorted(before | after)
+    absent = "absent"
+    pairs = ((key, repr(before.get(key, absent)), repr(after.get(key, absent))) for key in figures)
+    return len(figures), [f"{key} is {new}, was {old}" for key, old, new in pairs if old != new]
+
+
+def start_from(task: Classify, run_or_checkpoint: str | Path) -> str:
+    """Give ``task`` the weights of a checkpoint, and nothing else of it; gives the file's SHA-256.
+
+    Raises:
+        ValueError: there is no checkpoint, or its weights do not fit.
+    """
+    path = checkpoint_file(run_or_checkpoint)
+    try:
+        task.load_state_dict(read_checkpoint(path)["state_dict"])
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ValueError(f"init_from={path}: its weights do not fit {type(task.net).__name__} ({reason})") from error
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def finish(run: Run, metrics: Mapping[str, Tensor], classes: Sequence[str], confusion: Tensor) -> None:
@@ -118,9 +213,7 @@ def finish(run: Run, metrics: Mapping[str, Tensor], classes: Sequence[str], conf
     for name, table in tables.items():
         with (run.path / name).open("w", newline="", encoding="utf-8") as file:
             csv.writer(file).writerows(table)
-    temporary = run.path / "metrics.tmp"
-    temporary.write_text(_json(dict(sorted(figures.items()))), encoding="utf-8")
-    temporary.replace(run.path / "metrics.json")  # whole or not at all: it says that the run is finished
+    _replace(run.path / "metrics.json", _json(dict(sorted(figures.items()))))  # it says that the run is finished
 
 
 def load(run_or_checkpoint: str | Path, map_location: str | torch.device = "cpu") -> Classify:
@@ -216,6 +309,36 @@ def _git(*arguments: str) -> bytes:
     except (OSError, subprocess.TimeoutExpired):
         return b""
     return done.stdout if done.returncode == 0 else b""
+
+
+def _replace(path: Path, text: str) -> None:
+    """Whole or not at all."""
+    temporary = path.with_suffix(".tmp")
+    _write(temporary, text.encode())
+    temporary.replace(path)
+
+
+def _write(path: Path, content: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _claim(temporary: Path, path: Path) -> None:
+    """Move it to where nothing is yet, whole or not at all; FileExistsError where something is."""
+    try:
+        path.hardlink_to(temporary)
+    except FileExistsError:
+        raise
+    except OSError:  # a file system without hard links
+        if path.exists():
+            raise FileExistsError(path) from None
+        temporary.replace(path)
+
+
+def _yaml(value: Any) -> str:
+    return yaml.safe_dump(value, sort_keys=False, allow_unicode=True)
 
 
 def _json(value: Any) -> str:

@@ -20,6 +20,7 @@ def train(cfg: DictConfig) -> float | None:
     seed_everything(cfg.seed, verbose=False)
     trainer = build.trainer(cfg)
     task = build.task(cfg)
+    weights = runs.start_from(task, cfg.init_from) if cfg.init_from and not cfg.resume else None
     if trainer.global_rank:
         seed_everything(
             cfg.seed + trainer.global_rank, verbose=False
@@ -30,7 +31,12 @@ def train(cfg: DictConfig) -> float | None:
 
     run = runs.Run(Path(cfg.run_dir))
     if trainer.is_global_zero:
-        runs.begin(run.path, config, HydraConfig.get().overrides.task)
+        words = HydraConfig.get().overrides.task
+        if cfg.resume:
+            runs.reopen(run.path, config, words)
+        else:
+            facts = build.facts(cfg, trainer, data)
+            runs.begin(run.path, config, words, **facts, init_from=weights, reproduces=cfg.reproduce)
         report.start(run.path, cfg, task, data, trainer)
     trainer.fit(task, data)
     metrics = dict(trainer.callback_metrics)
@@ -39,6 +45,8 @@ def train(cfg: DictConfig) -> float | None:
     if trainer.is_global_zero:
         runs.finish(run, metrics, data.classes, task.confusion["test"])
         report.end(run, data.classes, task.confusion["test"])
+        if cfg.reproduce:
+            report.verdict(runs.Run(Path(cfg.reproduce)), run)
     return None if cfg.optimized_metric is None else float(metrics[cfg.optimized_metric])
 
 
