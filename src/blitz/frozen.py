@@ -212,8 +212,10 @@ class _Recorded:
 def _differing(key: str, cfg: DictConfig, composed: DictConfig) -> Iterator[tuple[str, Any]]:
     """The keys from ``key`` on whose values are not the same, with those that ``cfg`` has."""
     was, now = (dict(leaves(_at(config, key), key)) for config in (cfg, composed))
+    said, says = (dict(leaves(_unresolved(config, key), key)) for config in (cfg, composed))
     for leaf in was | now:
-        if was.get(leaf) != now.get(leaf):
+        follows = "${" in str(says.get(leaf)) and said.get(leaf) == says[leaf]  # the same value, whatever that is
+        if was.get(leaf) != now.get(leaf) and not follows:
             yield leaf, was.get(leaf)
 
 
@@ -225,7 +227,7 @@ def _at(cfg: DictConfig, key: str) -> Any:
 def _unresolved(cfg: DictConfig, key: str) -> Any:
     node: Any = OmegaConf.to_container(cfg)
     for part in key.split("."):
-        node = node[part]
+        node = node.get(part) if isinstance(node, dict) else None
     return node
 
 
