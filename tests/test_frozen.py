@@ -310,6 +310,15 @@ def test_init_from(file, finished, train, monkeypatch, capsys):
     assert "init from      " in capsys.readouterr().out
 
 
+def test_killed_before_its_first_checkpoint_it_begins_with_those_weights_again(finished, train, command):
+    run = train(*QUICK, "schedule=constant", f"init_from={finished}", "optimizer.lr=0")
+    shutil.rmtree(run / "checkpoints")
+    (run / "metrics.json").unlink()
+    command("blitz-train", f"resume={run}")
+    start, now = (runs.load(path).state_dict() for path in (finished, run))
+    assert all(torch.equal(start[key], now[key]) for key in start)
+
+
 def test_init_from_nothing_and_from_what_does_not_fit(finished, train, tmp_path):
     (tmp_path / "file.ckpt").write_text("no checkpoint")
     assert "no such run or checkpoint" in fails(train, f"init_from={tmp_path / 'none'}")

@@ -78,6 +78,11 @@ class Run:
         file = self.path / "metrics.json"
         return json.loads(file.read_text(encoding="utf-8")) if file.exists() else None
 
+    @property
+    def saved(self) -> bool:
+        """Whether there is a checkpoint to go on from; a run without one begins again, with the same weights."""
+        return any((self.path / "checkpoints" / name).exists() for name in ("last.ckpt", "previous.ckpt"))
+
     def checkpoint(self) -> Path | None:
         """The checkpoint that stands for the run: the best by the monitored metric, or the last where none is."""
         found = (self.path / "checkpoints" / name for name in ("best.ckpt", "last.ckpt"))

@@ -20,7 +20,8 @@ def train(cfg: DictConfig) -> float | None:
     seed_everything(cfg.seed, verbose=False)
     trainer = build.trainer(cfg)
     task = build.task(cfg)
-    weights = runs.start_from(task, cfg.init_from) if cfg.init_from and not cfg.resume else None
+    run = runs.Run(Path(cfg.run_dir))
+    weights = runs.start_from(task, cfg.init_from) if cfg.init_from and not run.saved else None
     if trainer.global_rank:
         seed_everything(
             cfg.seed + trainer.global_rank, verbose=False
@@ -29,7 +30,6 @@ def train(cfg: DictConfig) -> float | None:
     build.ready(data, trainer, "fit", "test")
     build.check_metrics(cfg, task, data)
 
-    run = runs.Run(Path(cfg.run_dir))
     if trainer.is_global_zero:
         words = HydraConfig.get().overrides.task
         if cfg.resume:
