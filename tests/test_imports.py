@@ -9,7 +9,7 @@ from blitz.config import PROJECT
 
 SRC = PROJECT / "src"
 ROOMS = ("data", "task", "model", "callback", "logger", "device", "optimizer", "schedule")
-HYDRA = {"train", "eval", "cli", "launch", "config", "build"}  # the only ones that know it
+HYDRA = {"train", "eval", "cli", "launch", "config", "frozen", "build"}  # the only ones that know it
 NO_LIGHTNING = {"model", "optimizer", "schedule", "_transforms", "_random", "_loader", "augment", "plots"}
 
 

@@ -2,6 +2,7 @@
 
 import difflib
 import inspect
+import re
 import types
 import typing
 from collections.abc import Iterator, Mapping
@@ -29,14 +30,20 @@ from blitz.loop import FitLoop
 from blitz.task.classify import TOTAL_STEPS, Classify
 
 CORES = torch.get_num_threads()  # before a run sets its own number: OMP_NUM_THREADS, or the machine's
-NOT_HPARAMS = ("run_dir", "optimized_metric", "callback", "logger", "data.root", "data.classes")
+NOT_HPARAMS = ("run_dir", "resume", "reproduce", "optimized_metric", "callback", "logger", "data.root", "data.classes")
 
 
 def plain(cfg: DictConfig) -> dict[str, Any]:
     """The config resolved, in plain containers: what is saved in a run's folder and in its checkpoints."""
     config = OmegaConf.to_container(cfg, resolve=True)
     assert isinstance(config, dict)
-    return typing.cast("dict[str, Any]", config)
+    return typing.cast("dict[str, Any]", config) | {"resume": None}  # of this process, not of the run
+
+
+def references(cfg: DictConfig) -> dict[str, str]:
+    """The values that follow others of the config: dotted key to interpolation, without those of the world around."""
+    found = leaves(OmegaConf.to_container(cfg))
+    return {key: value for key, value in found if "${" in str(value) and not re.search(r"\$\{(?!len:)\w+:", value)}
 
 
 def check(config: dict[str, Any]) -> None:
@@ -181,6 +188,13 @@ def ready(data: ImageDataModule, trainer: Trainer, *stages: str) -> None:
             for stage in stages:
                 data.setup(stage)
         trainer.strategy.barrier()
+
+
+def facts(cfg: DictConfig, trainer: Trainer, data: ImageDataModule) -> dict[str, Any]:
+    """What is known of a run only now that it is built, for its environment.json."""
+    where = f"{trainer.world_size} x {trainer.strategy.root_device.type}"
+    known = {"device": where, "threads": torch.get_num_threads(), "data": data.checksums()}
+    return known | {"references": references(cfg)}
 
 
 class _Unprofiled(PassThroughProfiler):

@@ -17,10 +17,10 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException, OverrideParseException
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, read_write
 from omegaconf.errors import OmegaConfBaseException
 
-from blitz import launch
+from blitz import frozen, launch, lock
 from blitz.config import PROJECT, check, leaves, register
 from blitz.device import _processes
 
@@ -74,16 +74,22 @@ def _job(
         multirun = config.mode == RunMode.MULTIRUN
         fresh = not any(folder.iterdir())
         try:
-            check(cfg)
-            return launch.start(task, cfg, partial(explain, config_name=config_name, argv=[]))
+            with lock.held(folder), _recorded(folder, always=multirun):
+                if "resume" in cfg:
+                    settled = frozen.settle(cfg, folder, config.overrides.task)
+                    if settled is None:
+                        return None
+                    cfg, words = settled
+                    with read_write(config):  # type: ignore[arg-type]
+                        config.overrides.task = words
+                check(cfg)
+                return launch.start(task, cfg, partial(explain, config_name=config_name, argv=[]))
         except Exception as error:
             if isinstance(error, OSError) and error.filename is None:
                 error.filename = str(folder)
-            if fresh and (multirun or any(folder.iterdir())):
-                with contextlib.suppress(OSError):  # the disk may be full
-                    (folder / "error.txt").write_text("".join(traceback.format_exception(error)), encoding="utf-8")
-            elif fresh:
-                folder.rmdir()
+            if fresh:
+                with contextlib.suppress(OSError):  # something is in it
+                    folder.rmdir()
             if multirun:
                 name = " ".join(config.overrides.task)
                 print(f"failed: {name}: {explain(error, config_name, [])}", file=sys.stderr, flush=True)
@@ -96,6 +102,24 @@ def _job(
             raise
 
     return job
+
+
+@contextlib.contextmanager
+def _recorded(folder: Path, always: bool) -> Iterator[None]:
+    """A failure's traceback goes into error.txt where a run had begun or gone on in the folder, or ``always``."""
+
+    def mark() -> int | None:  # both write it
+        file = folder / "environment.json"
+        return file.stat().st_mtime_ns if file.exists() else None
+
+    before = mark()
+    try:
+        yield
+    except BaseException as error:
+        if always or mark() != before:
+            with contextlib.suppress(OSError):  # the disk may be full
+                (folder / "error.txt").write_text("".join(traceback.format_exception(error)), encoding="utf-8")
+        raise
 
 
 def explain(error: BaseException, config_name: str, argv: list[str]) -> str:

@@ -4,7 +4,7 @@ import hashlib
 import math
 import random
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
 
 PROJECT = Path(__file__).resolve().parents[2]
+AUTO = "auto"  # resume=auto: go on where there is a run, start one where there is none
 
 
 @dataclass
@@ -20,6 +21,8 @@ class TrainConfig:
     """The top level of ``configs/train.yaml``; the groups' own keys are checked against what they configure."""
 
     resume: str | None = None
+    init_from: str | None = None
+    reproduce: str | None = None
     seed: int | None = None
     run_dir: str = MISSING
     optimized_metric: str | None = None
@@ -84,11 +87,46 @@ def folder_name(overrides: str) -> str:
     return name
 
 
+def folder_of(resume: str | None, otherwise: str) -> str:
+    """Where Hydra runs a job: in the folder of the run that goes on, or in one of its own."""
+    if resume is None:
+        return otherwise
+    if resume == AUTO:
+        raise ValueError("resume=auto goes on in the folder that hydra.run.dir names: add hydra.run.dir=DIR")
+    return str(existing("resume", resume))
+
+
+def sweep_folder(overrides: Sequence[str], otherwise: str) -> str:
+    for word in overrides:
+        if word.lstrip("+").startswith("resume="):
+            raise ValueError(f"{word}: one run goes on, with one command; leave -m out")
+    return otherwise
+
+
+def existing(key: str, run: str) -> Path:
+    """The folder of a training run that has begun, absolute.
+
+    Raises:
+        ValueError: it is none; ``key`` is who asks.
+    """
+    path = Path(run).expanduser().absolute()
+    if not path.is_dir():
+        raise ValueError(f"{key}={run}: no such folder")
+    if not (path / "config.yaml").is_file():
+        raise ValueError(f"{key}={run}: no config.yaml in it; is it a run's folder?")
+    overrides = path / "overrides.yaml"
+    if overrides.is_file() and overrides.read_text(encoding="utf-8").startswith("- checkpoint="):
+        raise ValueError(f"{key}={run}: the folder of an evaluation, not of a training run")
+    return path
+
+
 _RESOLVERS: dict[str, Callable[..., Any]] = {
     "project": lambda: str(PROJECT),
     "len": len,
     "class_folders": class_folders,
     "folder_name": folder_name,
+    "folder_of": folder_of,
+    "sweep_folder": sweep_folder,
 }
 
 

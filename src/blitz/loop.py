@@ -34,7 +34,7 @@ class FitLoop(_FitLoop):
         self.epoch_loop = EpochLoop(trainer, was.min_steps, was.max_steps, keeper)
         self._keeper = keeper
 
-    @_Loop.restarting.setter  # type: ignore[attr-defined]
+    @_Loop.restarting.setter  # type: ignore[attr-defined, untyped-decorator]
     def restarting(self, restarting: bool) -> None:
         # Lightning's is also true after a whole epoch, where trainer.max_steps is set, and then ends that epoch again.
         progress = self.epoch_progress.current

@@ -18,7 +18,9 @@ from rich.table import Column, Table
 from torch import Tensor
 
 from blitz.data._datamodule import ImageDataModule
-from blitz.runs import Resumable, Run
+from blitz.reproduce import compare, differences
+from blitz.resume import Resumable
+from blitz.runs import Run
 
 console = Console()
 
@@ -114,6 +116,13 @@ def start(
         for line in resumed.damaged:
             facts(damaged=line)
         facts(goes_on=_where(resumed))
+    if config["init_from"]:
+        facts(init_from=short(Path(config["init_from"])))
+    if config["reproduce"]:
+        original = Run(Path(config["reproduce"]))
+        facts(reproduces=short(original.path))
+        for line in differences(original, Run(run)):
+            facts(differs=line)
 
 
 def _where(resumed: Resumable) -> str:
@@ -131,6 +140,20 @@ def end(run: Run, classes: Sequence[str], confusion: Tensor) -> None:
         dashboard=dashboard(run.path.parent),
         run=short(run.path),
     )
+
+
+def verdict(was: Run, now: Run) -> None:
+    """Whether a run gave what the one gave that it reproduces."""
+    count, differing = compare(was, now)
+    if not differing:
+        facts(metrics=f"are identical: all {count} figures")
+        return
+    known = "see what differs, above" if differences(was, now) else "nothing that is recorded explains it"
+    facts(metrics=f"differ in {len(differing)} of {count} figures; {known}")
+    for line in differing[:10]:
+        facts(differs=line)
+    if len(differing) > 10:
+        facts(differs=f"and {len(differing) - 10} more")
 
 
 def sweep(jobs: Sequence[Sequence[str]], folders: Sequence[Path]) -> None:

@@ -3,7 +3,7 @@
 ============================  =================================================================
 config.yaml                   the composed config, every interpolation resolved, the seed drawn
 overrides.yaml                what the command line said
-environment.json              command, versions of the packages, machine, git commit
+environment.json              command, versions of the packages, machine, git commit, checksums of the data
 git.diff                      what differed from that commit, where something did
 checkpoints/                  best.ckpt by the monitored metric; last.ckpt to go on from, and previous.ckpt
 events.out.tfevents...        TensorBoard
@@ -14,6 +14,7 @@ error.txt                     the traceback of a run that failed
 """
 
 import csv
+import hashlib
 import importlib
 import json
 import os
@@ -26,15 +27,14 @@ from dataclasses import dataclass
 from functools import partial
 from importlib import metadata
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 import yaml
-from lightning import Trainer
 from torch import Tensor
 
-from blitz.atomic import TEMPORARY
-from blitz.callback.last_checkpoint import LAST, NEXT, PREVIOUS
+from blitz import atomic
+from blitz.callback.last_checkpoint import LAST, PREVIOUS
 from blitz.config import PROJECT
 from blitz.data._transforms import Transform
 from blitz.task.classify import Classify
@@ -64,65 +64,54 @@ class Run:
         return dict(yaml.safe_load((self.path / "config.yaml").read_text(encoding="utf-8")))
 
     @property
+    def overrides(self) -> list[str]:
+        file = self.path / "overrides.yaml"
+        return list(yaml.safe_load(file.read_text(encoding="utf-8"))) if file.exists() else []
+
+    @property
+    def environment(self) -> dict[str, Any]:
+        file = self.path / "environment.json"
+        return dict(json.loads(file.read_text(encoding="utf-8"))) if file.exists() else {}
+
+    @property
     def metrics(self) -> dict[str, float | None] | None:
         """The final figures under their logged names, None for a class without images; no dict before the end."""
         file = self.path / "metrics.json"
         return json.loads(file.read_text(encoding="utf-8")) if file.exists() else None
+
+    @property
+    def saved(self) -> bool:
+        """Whether there is a checkpoint to go on from; a run without one begins again, with the same weights."""
+        return any((self.path / "checkpoints" / name).exists() for name in RESUMABLE)
 
     def checkpoint(self) -> Path | None:
         """The checkpoint that stands for the run: the best by the monitored metric, or the last where none is."""
         found = (self.path / "checkpoints" / name for name in ("best.ckpt", *RESUMABLE))
         return next((path for path in found if path.exists()), None)
 
-    def resumable(self) -> "Resumable":
-        """Where the run can go on: its newest checkpoint that is whole.
 
-        Raises:
-            ValueError: it has checkpoints, and all are damaged.
-        """
-        damaged = []
-        for path in (self.path / "checkpoints" / name for name in RESUMABLE):
-            if path.exists():
-                try:
-                    return Resumable(path, read_checkpoint(path), damaged)
-                except ValueError as error:
-                    damaged.append(str(error))
-        if damaged:
-            raise ValueError("; ".join(damaged))
-        return Resumable(None, {}, [])
-
-
-class Resumable(NamedTuple):
-    """``path`` is None where nothing was saved yet; ``damaged`` says which newer checkpoints are, a line each."""
-
-    path: Path | None
-    checkpoint: dict[str, Any]
-    damaged: list[str]
-
-
-def begin(path: Path, config: Mapping[str, Any], overrides: Sequence[str]) -> Run:
-    """Claim a folder and write down what is about to run.
+def begin(path: Path, config: Mapping[str, Any], overrides: Sequence[str], **facts: Any) -> Run:
+    """Claim a folder and write down what is about to run; ``facts`` go into environment.json.
 
     Raises:
         ValueError: the folder holds a run already.
     """
+    if (path / "config.yaml").exists():
+        raise ValueError(
+            f"{path} holds a run already, and runs are never overwritten: choose another hydra.run.dir, or go on with "
+            f"it: resume={path}"
+        )
     texts = {
-        "config.yaml": yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True).encode(),
-        "overrides.yaml": yaml.safe_dump(list(overrides), allow_unicode=True).encode(),
-        "environment.json": _json(_environment()).encode(),
-        "git.diff": _git("diff", "HEAD", "--binary"),
+        "overrides.yaml": as_yaml(list(overrides)),
+        "environment.json": as_json(environment() | facts),
+        "git.diff": git("diff", "HEAD", "--binary"),
+        "config.yaml": as_yaml(dict(config)),  # the last: with it the folder is a run's
     }
     path.mkdir(parents=True, exist_ok=True)
     try:
-        (path / "config.yaml").open("x").close()
-    except FileExistsError:
-        raise ValueError(
-            f"{path} holds a run already, and runs are never overwritten: choose another hydra.run.dir"
-        ) from None
-    try:
         for name, text in texts.items():
             if text:
-                (path / name).write_bytes(text)
+                atomic.write(path / name, text)
     except OSError:  # a full disk, for one: no half of a run is left
         for name in texts:
             (path / name).unlink(missing_ok=True)
@@ -130,41 +119,20 @@ def begin(path: Path, config: Mapping[str, Any], overrides: Sequence[str]) -> Ru
     return Run(path)
 
 
-def go_on(run: Run, trainer: Trainer) -> Resumable:
-    """Take the run's folder back to its newest checkpoint.
+def start_from(task: Classify, run_or_checkpoint: str | Path) -> str:
+    """Give ``task`` the weights of a checkpoint, and nothing else of it; gives the file's SHA-256.
 
     Raises:
-        ValueError: all its checkpoints are damaged, or ``trainer`` cannot go on from there as if it had not ended.
+        ValueError: there is no checkpoint, or its weights do not fit.
     """
-    found = run.resumable()
-    state = found.checkpoint
-    if found.path is not None:
-        _check_limits(run, state, trainer)
-    for pattern in (f"*{TEMPORARY}", NEXT):  # of a process that was killed while it was saving
-        for left in (run.path / "checkpoints").glob(pattern):
-            left.unlink()
-    marks = state["resume"]["loggers"] if state else {}
-    for logger in trainer.loggers:
-        if hasattr(logger, "rewind"):
-            logger.rewind(marks.get(type(logger).__name__, {}))
-    return found
-
-
-def _check_limits(run: Run, checkpoint: Mapping[str, Any], trainer: Trainer) -> None:
-    steps, loop = checkpoint["global_step"], checkpoint["loops"]["fit_loop"]
-    epochs = loop["epoch_progress"]["current"]
-    for key, done, limit in (
-        ("max_epochs", epochs["completed"], trainer.max_epochs),
-        ("max_steps", steps, trainer.max_steps),
-    ):
-        if limit not in (None, -1) and done > limit:
-            raise ValueError(f"trainer.{key}={limit} is not valid: {done} are done already")
-    over = epochs["completed"] == epochs["ready"] and not checkpoint["resume"]["should_stop"]
-    if over and not loop["epoch_loop.batch_progress"]["is_last_batch"] and trainer.max_steps != steps:
-        raise ValueError(
-            f"trainer.max_steps={trainer.max_steps}: the run has ended after step {steps}, within an epoch, whose rest "
-            f"is lost; to train on from its weights: blitz-train init_from={run.path}"
-        )
+    path = checkpoint_file(run_or_checkpoint)
+    try:
+        task.load_state_dict(read_checkpoint(path)["state_dict"])
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ValueError(f"init_from={path}: its weights do not fit {type(task.net).__name__} ({reason})") from error
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def finish(run: Run, metrics: Mapping[str, Tensor], classes: Sequence[str], confusion: Tensor) -> None:
@@ -185,9 +153,7 @@ def finish(run: Run, metrics: Mapping[str, Tensor], classes: Sequence[str], conf
     for name, table in tables.items():
         with (run.path / name).open("w", newline="", encoding="utf-8") as file:
             csv.writer(file).writerows(table)
-    temporary = run.path / "metrics.tmp"
-    temporary.write_text(_json(dict(sorted(figures.items()))), encoding="utf-8")
-    temporary.replace(run.path / "metrics.json")  # whole or not at all: it says that the run is finished
+    atomic.write(run.path / "metrics.json", as_json(dict(sorted(figures.items()))))  # it says that the run is finished
 
 
 def load(run_or_checkpoint: str | Path, map_location: str | torch.device = "cpu") -> Classify:
@@ -266,7 +232,7 @@ def _locate(name: str) -> Any:
     return getattr(importlib.import_module(module), attribute)
 
 
-def _environment() -> dict[str, Any]:
+def environment() -> dict[str, Any]:
     return {
         "command": sys.argv,
         "python": platform.python_version(),
@@ -274,12 +240,12 @@ def _environment() -> dict[str, Any]:
         "cpus": os.cpu_count(),
         "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
         "packages": {name: metadata.version(name) for name in PACKAGES},
-        "git_commit": _git("rev-parse", "HEAD").decode().strip() or None,
-        "git_status": _git("status", "--porcelain").decode(errors="replace").splitlines(),
+        "git_commit": git("rev-parse", "HEAD").decode().strip() or None,
+        "git_status": git("status", "--porcelain").decode(errors="replace").splitlines(),
     }
 
 
-def _git(*arguments: str) -> bytes:
+def git(*arguments: str) -> bytes:
     """What git says of the project, or nothing where there is no git or no repository."""
     try:
         done = subprocess.run(["git", *arguments], cwd=PROJECT, capture_output=True, timeout=30)
@@ -288,5 +254,9 @@ def _git(*arguments: str) -> bytes:
     return done.stdout if done.returncode == 0 else b""
 
 
-def _json(value: Any) -> str:
-    return json.dumps(value, indent=2, ensure_ascii=False) + "\n"
+def as_yaml(value: Any) -> bytes:
+    return yaml.safe_dump(value, sort_keys=False, allow_unicode=True).encode()
+
+
+def as_json(value: Any) -> bytes:
+    return (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode()

@@ -13,13 +13,15 @@ def train(cfg: DictConfig) -> float | None:
     from hydra.core.hydra_config import HydraConfig
     from lightning import seed_everything
 
-    from blitz import build, report, runs
+    from blitz import build, report, resume, runs
 
     config = build.plain(cfg)
     build.check(config)
     seed_everything(cfg.seed, verbose=False)
     trainer = build.trainer(cfg)
     task = build.task(cfg)
+    run = runs.Run(Path(cfg.run_dir))
+    weights = runs.start_from(task, cfg.init_from) if cfg.init_from and not run.saved else None
     if trainer.global_rank:
         seed_everything(
             cfg.seed + trainer.global_rank, verbose=False
@@ -28,13 +30,14 @@ def train(cfg: DictConfig) -> float | None:
     build.ready(data, trainer, "fit", "test")
     build.check_metrics(cfg, task, data)
 
-    run = runs.Run(Path(cfg.run_dir))
     newest = None
     if trainer.is_global_zero:
+        words = HydraConfig.get().overrides.task
         if cfg.resume:
-            newest = runs.go_on(run, trainer)
+            newest = resume.go_on(run, trainer, config, words)
         else:
-            runs.begin(run.path, config, HydraConfig.get().overrides.task)
+            facts = build.facts(cfg, trainer, data)
+            runs.begin(run.path, config, words, **facts, init_from=weights, reproduces=cfg.reproduce)
         report.start(run.path, cfg, task, data, trainer, newest)
         for logger in trainer.loggers:
             logger.log_hyperparams(build.hparams(cfg))
@@ -45,6 +48,8 @@ def train(cfg: DictConfig) -> float | None:
     if trainer.is_global_zero:
         runs.finish(run, metrics, data.classes, task.confusion["test"])
         report.end(run, data.classes, task.confusion["test"])
+        if cfg.reproduce:
+            report.verdict(runs.Run(Path(cfg.reproduce)), run)
     return None if cfg.optimized_metric is None else float(metrics[cfg.optimized_metric])
 
 

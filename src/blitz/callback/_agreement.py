@@ -1,5 +1,7 @@
 """What the processes of a run want, put together without any of them waiting."""
 
+from typing import Any
+
 import torch
 from lightning import Trainer
 from torch import Tensor, distributed
@@ -13,8 +15,8 @@ class Agreement:
     """
 
     def __init__(self, trainer: Trainer) -> None:
-        self._group = distributed.new_group(backend="gloo") if trainer.world_size > 1 else None
-        self._round: tuple[distributed.Work, Tensor] | None = None
+        self._group: Any = distributed.new_group(backend="gloo") if trainer.world_size > 1 else None
+        self._round: tuple[Any, Tensor] | None = None
 
     def __call__(self, *wishes: bool) -> list[bool]:
         if self._group is None:

@@ -8,7 +8,8 @@ import torch
 
 
 def get() -> dict[str, Any]:
-    name, keys, *rest = np.random.get_state()  # noqa: NPY002 - the global one, which other code draws from
+    state: Any = np.random.get_state()  # noqa: NPY002 - the global one, which other code draws from
+    name, keys, *rest = state
     return {
         "python": random.getstate(),
         "numpy": (name, torch.from_numpy(keys.astype(np.int64)), *rest),  # torch cannot pickle a uint32

@@ -8,20 +8,18 @@ from typing import Any
 
 # SLURM and other schedulers send which of them they are told to before they kill.
 ASKED = tuple(
-    signal.Signals[name]
-    for name in ("SIGTERM", "SIGINT", "SIGUSR1", "SIGUSR2")
-    if name in signal.Signals.__members__
+    signal.Signals[name] for name in ("SIGTERM", "SIGINT", "SIGUSR1", "SIGUSR2") if name in signal.Signals.__members__
 )
 
 
 class Request:
-    """``with request.heeded():`` notes the first of them in ``request.by``; a second Ctrl-C ends the process at once."""
+    """``with request.heeded():`` notes the latest in ``request.by``; a second Ctrl-C ends the process at once."""
 
     by: signal.Signals | None = None
 
     @property
     def status(self) -> int:
-        """What the process ends with, as a shell would say of one that the signal killed; all but Ctrl-C are SIGTERM."""
+        """What the process ends with: as if SIGTERM had ended it, or Ctrl-C where it was that."""
         return 128 + (signal.SIGINT if self.by is signal.SIGINT else signal.SIGTERM)
 
     @contextmanager

@@ -110,7 +110,9 @@ class LastCheckpoint(Checkpoint):
         if isinstance(exception, SystemExit) and trainer.is_global_zero:
             by = self._request.by.name if self._request.by else "a signal to another process"
             folder = os.path.relpath(self.folder.parent)
-            words = shlex.join(["blitz-train", f"resume={folder if not folder.startswith('..') else self.folder.parent}"])
+            words = shlex.join(
+                ["blitz-train", f"resume={folder if not folder.startswith('..') else self.folder.parent}"]
+            )
             print(f"stopped by {by} after step {self._saved[0]:,}; to go on: {words}", file=sys.stderr, flush=True)
 
     def _progress(self) -> tuple[int, int]:

@@ -1,5 +1,6 @@
 """What every data set shares: splits, checks and loaders. A data set itself is a subclass that reads its splits."""
 
+import hashlib
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
@@ -115,6 +116,19 @@ class ImageDataModule(LightningDataModule):
         if stage in ("test", "predict") and "test" not in self.splits:
             self.splits["test"] = self._read("test")
 
+    def checksums(self) -> dict[str, str]:
+        """Of each split, ``pixels:<sha256>``, of images and labels; or, of files decoded on demand, ``files:<sha256>``,
+        of their names and sizes.
+        """
+        images = {id(split.images): split.images for split in self.splits.values()}  # one tensor for several splits
+        known = {key: _checksum(images[key]) for key in images}
+        found = {}
+        for name, split in self.splits.items():
+            kind, digest = known[id(split.images)]
+            parts = [digest, *(_checksum(tensor)[1] for tensor in (split.labels, split.rows) if tensor is not None)]
+            found[name] = f"{kind}:{hashlib.sha256(b''.join(parts)).hexdigest()}"
+        return found
+
     def _read(self, name: Literal["train", "test"]) -> Split:
         split = self.read(name)
         assert split is not None
@@ -167,6 +181,13 @@ class ImageDataModule(LightningDataModule):
         mean, std = (torch.tensor(values).reshape(-1, 1, 1) for values in (self.mean, self.std))
         where: dict[str, Any] = {"device": device, "rank": rank, "world_size": world_size}
         return Loader(split, batch_size, mean, std, workers=0 if in_memory else workers, **where, **options)
+
+
+def _checksum(data: Any) -> tuple[str, bytes]:
+    if not isinstance(data, Tensor):
+        return "files", data.checksum()
+    array = data.cpu().contiguous().numpy()
+    return "pixels", hashlib.sha256(str(array.shape).encode() + hashlib.sha256(array.data).digest()).digest()
 
 
 def _times(sizes: Sequence[int]) -> str:

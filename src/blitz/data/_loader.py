@@ -13,7 +13,10 @@ from blitz.data.augment import Augmentation
 
 
 class Images(Protocol):
-    """What a uint8 tensor ``(n, channels, size, size)`` is, and what decodes its images when they are asked for."""
+    """What a uint8 tensor ``(n, channels, size, size)`` is, and what decodes its images when they are asked for.
+
+    The latter also has ``checksum() -> bytes``, which tells the data from other data without decoding it.
+    """
 
     def __len__(self) -> int: ...
 

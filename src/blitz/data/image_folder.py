@@ -1,5 +1,6 @@
 """Your own images: ``root/{train,test}/<class>/*``, and ``root/val/<class>/*`` where you have it."""
 
+import hashlib
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -73,6 +74,14 @@ class Files:
     def __getitem__(self, rows: Tensor) -> Tensor:
         """uint8 ``(len(rows), channels, size, size)``."""
         return torch.stack([self.decode(self.paths[row]) for row in rows.tolist()])
+
+    def checksum(self) -> bytes:
+        """Of ``class/name`` and size of each, wherever the folder is."""
+        digest = hashlib.sha256()
+        for path in self.paths:
+            name = "/".join(path.rsplit(os.sep, 2)[-2:])
+            digest.update(f"{name}\0{os.stat(path).st_size}\0".encode(errors="surrogateescape"))  # noqa: PTH116
+        return digest.digest()
 
     def decode_all(self) -> Tensor:
         first = self.decode(self.paths[0])

@@ -35,7 +35,12 @@ class TensorBoardLogger(loggers.TensorBoardLogger):
 
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:  # type: ignore[override]
-        super().log_metrics({name: value for name, value in metrics.items() if name != "epoch"}, step)
+        try:
+            super().log_metrics({name: value for name, value in metrics.items() if name != "epoch"}, step)
+        except ValueError as error:
+            if isinstance(error.__cause__, OSError):  # Lightning says of a full disk too that the value is of no kind
+                raise error.__cause__ from None
+            raise
 
     @rank_zero_only
     def finalize(self, status: str) -> None:
