@@ -178,16 +178,20 @@ def test_a_folder_that_cannot_be_made(train, tmp_path):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no limit on a file's size to stand for a full disk")
-@pytest.mark.parametrize("kib", [1, 200], ids=["at the start", "at the first checkpoint"])
-def test_full_disk(kib, tmp_path):
-    """No file can grow past a size: first config.yaml cannot be written, then no checkpoint can."""
+@pytest.mark.parametrize(
+    ("kib", "file"),
+    [(1, "environment.json"), (200, "checkpoints/best.ckpt")],
+    ids=["at the start", "at the first checkpoint"],
+)
+def test_full_disk(kib, file, tmp_path):
+    """No file can grow past a size: first environment.json cannot be written, then no checkpoint can."""
     run = tmp_path / "run"
     limit = f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({kib} * 1024,) * 2)"
     program = f"{limit}; from blitz.train import main; main()"
     words = [sys.executable, "-c", program, *QUICK, f"hydra.run.dir={run}"]
     done = subprocess.run(words, capture_output=True, text=True, timeout=120)
     assert done.returncode == 1
-    assert done.stderr == f"blitz-train: File too large: {run}\n"
+    assert done.stderr == f"blitz-train: File too large: {run / file}\n"
     if kib == 1:
         assert not run.exists()
     else:
