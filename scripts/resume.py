@@ -1,0 +1,277 @@
+"""Killed at every step and resumed: is it the run that was not, to the last bit?
+
+``python scripts/resume.py`` takes every schedule, optimizer and accumulation of ``configs/``, and other shapes of a run,
+on the digits. Each run has dropout, batch norm, augmentation, validation within its epochs and two loggers. It is killed
+by SIGKILL at each of its steps, before the step's checkpoint and in the midst of writing it or just after it, resumed,
+and compared with the run without a break: every number in its checkpoints (weights, optimizer, schedule, random
+generators, callbacks), the final figures, and every point of the curves in the order of the files.
+
+Importing torch takes longer than a run: it is done once, and each run is a fork of this process, which only POSIX has.
+"""
+
+import argparse
+import importlib
+import os
+import random
+import shutil
+import signal
+import sys
+import tempfile
+import traceback
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from functools import cache, partial
+from itertools import product
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from benchmark import machine
+from omegaconf import DictConfig
+from rich import box
+from rich.progress import track
+from rich.table import Column, Table
+from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
+
+from blitz import cli, train
+from blitz.callback.last_checkpoint import LAST, NEXT, LastCheckpoint
+from blitz.report import console
+from blitz.resume import newest
+from blitz.runs import Run
+
+LAZY = ("blitz.build", "blitz.model.net", "blitz.data.digits", "blitz.data.augment", "blitz.logger.csv",
+        "blitz.logger.tensorboard", "sklearn.datasets")  # fmt: skip - what a run imports when it comes to it
+NET = "{_target_: blitz.model.net.Net, in_channels: 1, num_classes: 10, image_size: 32}"
+LAYERS = f"[{{_target_: torch.nn.Dropout, p: 0.2}}, {{_target_: torch.nn.BatchNorm2d, num_features: 1}}, {NET}]"
+BASE = (
+    "seed=1", "device=cpu", "data.batch_size=200", "trainer.max_epochs=2", "trainer.log_every_n_steps=2",
+    "trainer.val_check_interval=3", "logger=[tensorboard,csv]", "callback.last.every_n_steps=1",
+    "callback.last.time_share=null", "model._target_=torch.nn.Sequential", f"+model._args_={LAYERS}",
+    "~model.in_channels", "~model.num_classes", "~model.image_size",
+    *(f"+data.augment.{name}._target_=blitz.data.augment.{name}" for name in ("Flip", "Cutout")),
+)  # fmt: skip
+EPOCHS = ("trainer.val_check_interval=1.0", "data.batch_size=400")
+SHAPES = {
+    "trainer.max_steps, within an epoch": ("trainer.max_steps=10",),
+    "trainer.max_steps, no limit of epochs": ("trainer.max_steps=10", "trainer.max_epochs=-1"),
+    "validation after every second epoch": (*EPOCHS, "trainer.max_epochs=4", "trainer.check_val_every_n_epoch=2"),
+    "early stopping, which comes": (*EPOCHS, "trainer.max_epochs=9", "callback=early_stopping",
+                                    "callback.early_stopping.patience=1", "+callback.early_stopping.min_delta=0.5"),
+    "the two best checkpoints, by loss": ("callback.checkpoint.monitor=val/loss", "callback.checkpoint.mode=min",
+                                          "+callback.checkpoint.save_top_k=2", "callback.checkpoint.filename='{step}'"),
+    "averaged weights": ("+callback.ema._target_=lightning.pytorch.callbacks.EMAWeightAveraging",),
+    "gradient clipping": ("trainer.gradient_clip_val=0.1",),
+    "no validation": ("data.val_fraction=0", "callback.checkpoint.monitor=null", "optimized_metric=null",
+                      "trainer.val_check_interval=1.0"),
+    "a part of each epoch": ("trainer.limit_train_batches=5", "trainer.max_epochs=3"),
+    "saved every 4 steps": ("callback.last.every_n_steps=4",),
+    "saved every 4 steps, accumulation 2": ("callback.last.every_n_steps=4", "trainer.accumulate_grad_batches=2"),
+    "images from two workers": ("data.loader=workers", "data.num_workers=2"),
+    "trainer.precision=bf16-mixed": ("trainer.precision=bf16-mixed",),
+    "device=dp_cpu, two replicas": ("device=dp_cpu",),
+    "device=ddp_cpu, two processes": ("device=ddp_cpu",),
+}  # fmt: skip
+FEW = {"device=ddp_cpu, two processes": 6}  # kill points: each starts two processes of Python, twice
+# Within the saving that follows a step: half of the file is written; all of it, under another name; the last checkpoint
+# has given its name away; all is done.
+SAVING = ("half", "written", "between", "after")
+
+
+class Trial(NamedTuple):
+    """Of the run that is in ``whole``: to be killed after ``step``, at ``moment``, which is one of SAVING or before."""
+
+    name: str
+    words: Sequence[str]
+    whole: Path
+    step: int
+    moment: str
+
+
+class Outcome(NamedTuple):
+    trial: Trial
+    again: int
+    differences: list[str]
+
+
+def configurations() -> dict[str, Sequence[str]]:
+    schedules, optimizers = (
+        sorted(path.stem for path in (cli.CONFIGS / group).glob("[!_]*.yaml")) for group in ("schedule", "optimizer")
+    )
+    return {
+        f"{schedule}, {optimizer}, accumulation {batches}": (
+            f"schedule={schedule}", f"optimizer={optimizer}", f"trainer.accumulate_grad_batches={batches}"
+        )
+        for schedule, optimizer, batches in product(schedules, optimizers, (1, 2))
+    } | SHAPES  # fmt: skip
+
+
+def run(*words: str, out: Path, doomed: tuple[int, str] | None = None) -> int:
+    """``blitz-train`` in a fork of this process, which leads a process group of its own; gives its status."""
+    sys.stdout.flush()
+    if child := os.fork():
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    status: Any = 1
+    try:
+        os.setsid()
+        with out.open("wb") as file:
+            os.dup2(file.fileno(), 1)
+            os.dup2(file.fileno(), 2)
+        sys.argv = ["blitz-train", *words]
+        cli.run(partial(to_die, *doomed) if doomed else train.train, "train")
+        status = 0
+    except SystemExit as end:
+        print(end.code, file=sys.stderr)
+        status = end.code if isinstance(end.code, int) else 1
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+
+
+def to_die(step: int, moment: str, cfg: DictConfig) -> float | None:
+    """``train.train``, of which all processes are killed."""
+    pause, replace = LastCheckpoint.pause, Path.replace
+
+    def die(*_: Any) -> None:
+        os.killpg(0, signal.SIGKILL)
+
+    def torn(file: int) -> None:
+        os.ftruncate(file, os.fstat(file).st_size // 2)
+        die()
+
+    def renamed(path: Path, target: Any) -> Path:
+        if path.name == NEXT or (path.name == LAST and moment == "written"):
+            die()
+        return replace(path, target)
+
+    def last_pause(keeper: LastCheckpoint) -> None:
+        if keeper._trainer.global_step < step:
+            return pause(keeper)
+        if moment == "half":
+            os.fsync = torn
+        elif moment in ("written", "between"):
+            Path.replace = renamed  # type: ignore[method-assign, assignment]
+        if moment != "before":
+            pause(keeper)
+        return die()
+
+    if moment == "tested":
+        LastCheckpoint.on_test_end = die  # type: ignore[method-assign]
+    else:
+        LastCheckpoint.pause = last_pause  # type: ignore[method-assign]
+    return train.train(cfg)
+
+
+def begin(folder: Path, name: str, words: Sequence[str]) -> list[Trial]:
+    """Run it without a break; gives what it is to be killed at."""
+    whole = Path(tempfile.mkdtemp(dir=folder)) / "run"
+    out = whole.with_suffix(".txt")
+    if run(*BASE, *words, f"hydra.run.dir={whole}", out=out):
+        raise RuntimeError(f"{name}: {out.read_text()}")
+    steps = newest(Run(whole)).checkpoint["global_step"]
+    turn = sum(map(ord, name))  # no configuration meets the moments at the same steps as all others
+    moments = [(step, at) for step in range(1, steps + 1) for at in ("before", SAVING[(step + turn) % len(SAVING)])]
+    trials = [Trial(name, words, whole, *at) for at in (*moments, (steps, "tested"))]
+    return random.Random(0).sample(trials, FEW.get(name, len(trials)))
+
+
+def attempt(trial: Trial) -> Outcome:
+    path = Path(tempfile.mkdtemp(dir=trial.whole.parent)) / "run"
+    out = path.with_suffix(".txt")
+    words = (*BASE, *trial.words, f"hydra.run.dir={path}")
+    status = run(*words, out=out, doomed=(trial.step, trial.moment))
+    if status != -signal.SIGKILL:
+        return Outcome(trial, 0, [f"was not killed, but ended with status {status}: {out.read_text()[-500:]}"])
+    again = trial.step - newest(Run(path)).checkpoint.get("global_step", 0)
+    if status := run(f"resume={path}", out=out):
+        return Outcome(trial, again, [f"ended with status {status} when resumed: {out.read_text()[-500:]}"])
+    mine, its = contents(path), contents(trial.whole)
+    differences = [key for key in its | mine if mine.get(key) != its.get(key)]
+    shutil.rmtree(path.parent)
+    return Outcome(trial, again, differences)
+
+
+@cache
+def contents(run: Path) -> dict[str, Any]:
+    """Everything that is to be equal, bit for bit, each by its name."""
+    found: dict[str, Any] = {}
+    for path in sorted(run.glob("checkpoints/*")):
+        checkpoint = torch.load(path, weights_only=True)
+        checkpoint.get("resume", {}).pop("loggers", None)  # sizes of the files that the curves are in
+        found |= numbers(checkpoint, path.name, str(run))
+    for name in ("metrics.json", "per_class.csv", "confusion.csv", "metrics.csv"):
+        found[name] = (run / name).read_bytes()
+    events = (event for path in sorted(run.glob("events.*")) for event in EventFileLoader(str(path)).Load())
+    points = [(v.tag, event.step, *v.tensor.float_val) for event in events for v in event.summary.value]
+    scalars = enumerate(point for point in points if len(point) > 2)
+    return found | {f"TensorBoard: point {index}": point for index, point in scalars}
+
+
+def numbers(node: Any, name: str, folder: str) -> Iterator[tuple[str, Any]]:
+    if isinstance(node, dict | list | tuple):
+        for key, value in node.items() if isinstance(node, dict) else enumerate(node):
+            yield from numbers(value, f"{name}: {key}".replace(folder, "RUN"), folder)
+    elif isinstance(node, torch.Tensor):
+        yield name, (node.dtype, node.shape, node.flatten().view(torch.uint8).numpy().tobytes())
+    else:
+        yield name, repr(node).replace(folder, "RUN")
+
+
+def as_rows(outcomes: Sequence[Outcome]) -> Iterator[tuple[str, ...]]:
+    for name in dict.fromkeys(outcome.trial.name for outcome in outcomes):
+        of_it = [outcome for outcome in outcomes if outcome.trial.name == name]
+        identical = sum(not outcome.differences for outcome in of_it)
+        yield name, str(len(of_it)), str(identical), str(max(outcome.again for outcome in of_it))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="a sample that takes about a minute, always the same")
+    parser.add_argument("--rows", nargs="+", metavar="WORDS", help='rows whose name holds one of these, as "sgd, "')
+    parser.add_argument("--jobs", type=int, default=2, help="runs at a time")
+    parser.add_argument("--markdown", action="store_true", help="print the table as Markdown")
+    arguments = parser.parse_args(argv)
+    if not hasattr(os, "fork"):
+        parser.error("this needs fork(), which this system does not have: Linux and macOS do")
+    chosen = [
+        (name, words)
+        for name, words in configurations().items()
+        if not arguments.rows or any(row in name for row in arguments.rows)
+    ]
+    if not chosen:
+        parser.error(f"no row's name holds {' or '.join(arguments.rows)}")
+    if arguments.quick:
+        chosen = random.Random(0).sample(chosen, min(10, len(chosen)))
+    for module in LAZY:
+        importlib.import_module(module)
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        ProcessPoolExecutor(arguments.jobs, mp_context=get_context("fork")) as pool,
+    ):
+        begun = pool.map(partial(begin, Path(folder)), *zip(*chosen, strict=True))
+        trials = [trial for of_one in begun for trial in (of_one[::5] if arguments.quick else of_one)]
+        outcomes = list(track(pool.map(attempt, trials), "killed, resumed", len(trials), console=console, transient=True))
+
+    headings = ("configuration", "kill points", "identical", "most steps done again")
+    rows = list(as_rows(outcomes))
+    if arguments.markdown:
+        lines = [headings, ("---", *["---:"] * (len(headings) - 1)), *rows]
+        print("\n".join(f"| {' | '.join(line)} |" for line in lines))
+    else:
+        table = Table(headings[0], *(Column(heading, justify="right") for heading in headings[1:]), box=box.SIMPLE_HEAD)
+        for row in rows:
+            table.add_row(*row)
+        console.print(table, highlight=False)
+    failed = [outcome for outcome in outcomes if outcome.differences]
+    for trial, _, differences in failed:
+        shown = "; ".join(differences[:4]) + (f"; and {len(differences) - 4} more" if len(differences) > 4 else "")
+        print(f"differs: {trial.name}, killed {trial.moment} step {trial.step}: {shown}")
+    print(f"{len(outcomes)} kills, {len(outcomes) - len(failed)} of them without a trace; {machine(torch.device('cpu'))}")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
