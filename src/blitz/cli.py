@@ -115,7 +115,7 @@ def _recorded(folder: Path, always: bool) -> Iterator[None]:
     before = mark()
     try:
         yield
-    except BaseException as error:
+    except Exception as error:
         if always or mark() != before:
             with contextlib.suppress(OSError):  # the disk may be full
                 (folder / "error.txt").write_text("".join(traceback.format_exception(error)), encoding="utf-8")
