@@ -2,6 +2,7 @@
 
 import contextlib
 import difflib
+import gc
 import os
 import re
 import signal
@@ -100,6 +101,8 @@ def _job(
             if fresh and not any(folder.iterdir()):
                 folder.rmdir()
             raise
+        finally:
+            gc.collect()  # trainer, data and callbacks refer to each other: the images would stay until Python ends
 
     return job
 
