@@ -11,9 +11,11 @@ and above 1 the template is the faster one.
 What is timed: of training, from the end of the tenth step to the end of the last, so that imports, reading data and
 starting workers do not count, and no side's interval holds a validation. Of evaluation, the second of two passes. Of
 MNIST, the whole second epoch: training, validation, checkpoint. Of a folder, until its images are in memory.
-Of start-up, a command from its launch to its end, or to the end of its first training step. The template is built from
+Of start-up, a command from its launch to its end, or to the end of its first training step. Of memory, the most that a
+run of one short epoch ever has, data and all. The template is built from
 its config as ``blitz-train`` builds it, and keeps its metrics, TensorBoard, checkpoints and progress bar, which like
-that of the peers draws on a terminal in memory.
+that of the peers draws on a terminal in memory. Where it makes glibc keep freed memory, the peers of later rounds have
+that too.
 """
 
 import argparse
@@ -57,6 +59,7 @@ DENSE_NET = ("model._target_=peers.DenseNet", "~model.in_channels", "~model.num_
 AUGMENT = tuple(f"+data.augment.{name}._target_=blitz.data.augment.{name}" for name in ("Flip", "Translate", "Cutout"))
 BLITZ = (sys.executable, "-m", "blitz.train")
 STRAIGHTFORWARD = (sys.executable, str(Path(peers.__file__)))
+HYDRA_PEER = (sys.executable, str(Path(peers.__file__).with_name("hydra_peer.py")))
 # For a run in a process of its own, which would import too much with this module.
 FIRST_STEP = """
 import os
@@ -68,12 +71,23 @@ class FirstStep(Callback):
 """
 
 
+# The most memory, in MiB, that a command has had resident. Linux counts from what the process had that started it:
+# so that is a small one.
+PEAK = """
+import os, subprocess, sys
+started = subprocess.Popen(sys.argv[1:], stdout=subprocess.DEVNULL)
+_, status, usage = os.wait4(started.pid, 0)
+print(usage.ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10))
+sys.exit(os.waitstatus_to_exitcode(status))
+"""
+
+
 @dataclass(frozen=True)
 class Row:
-    """Two ways to do the same, each a function that does it once and gives the seconds.
+    """Two ways to do the same, each a function that does it once and gives the seconds, or the memory.
 
     Args:
-        work: how many of ``unit`` are done in these seconds; without it the table gives the seconds themselves.
+        work: how many of ``unit`` are done in these seconds; without it the table gives what the functions give.
         at_least: the ratio that the template is to reach.
         at_most: the seconds that it is to stay within.
         threads: of ours, and of the peer; None where the commands decide.
@@ -109,11 +123,11 @@ class Measured:
         )
         sides = (self._speed(seconds) for seconds in (self.ours, self.peer))
         threads = "–" if row.threads is None else " / ".join(map(str, row.threads))
-        return [row.name, threads, *sides, spread(self.ratios), f"{goal} {'✓' if reached else '✗'}"]
+        return [row.name, threads, *sides, spread(self.ratios), f"{goal} {'✓' if reached else '✗'}" if goal else "–"]
 
     def _speed(self, seconds: list[float]) -> str:
         if not self.row.work:
-            return f"{spread(seconds)} s"
+            return f"{spread(seconds)} {self.row.unit or 's'}"
         return f"{spread([self.row.work / value for value in seconds])} {self.row.unit}/s"
 
 
@@ -185,6 +199,7 @@ class Benchmark:
         threads: torch's own number, one a core. The tutorial's loop and the straightforward module run with it, as
             they do for whoever runs them; the floor runs with those of the template, which takes one for batches of 4.
         few: train on the test images: decoding 50,000 files would take longer than the quick rounds.
+        compiled: also with ``compile=true``, which takes half a minute before the first of its rounds.
     """
 
     pictures: Sequence[str]
@@ -192,6 +207,7 @@ class Benchmark:
     steps: dict[int, int]
     threads: int
     few: bool = False
+    compiled: bool = False
     device: torch.device = field(default_factory=lambda: torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     _splits: dict[Sequence[str], dict[str, Split]] = field(default_factory=dict)
     _files: tempfile.TemporaryDirectory[str] | None = None
@@ -216,6 +232,29 @@ class Benchmark:
                 )
                 for batch, goal in goals.items()
             ]
+        if self.compiled:
+            rows += [
+                Row(
+                    f"training, batch {batch}, compiled: ours / {peer}",
+                    partial(self.train, batch, "compile=true"),
+                    partial(side, batch),
+                    work=self.steps[batch] * (1 if batch == 4 else batch),
+                    unit="steps" if batch == 4 else "images",
+                    threads=(ours := 1 if batch == 4 else self.threads, ours if peer == "floor" else self.threads),
+                )
+                for peer, side in (("tutorial loop", self.tutorial), ("floor", self.floor))
+                for batch in (4, 128)
+            ]
+        if hasattr(os, "wait4"):
+            rows.append(
+                Row(
+                    "peak memory, CIFAR-10: ours / import of torch and lightning, and 1.3 x the images",
+                    self.memory,
+                    self.memory_floor,
+                    unit="MiB",
+                    at_least=1,
+                )
+            )
         return [
             *rows,
             Row(
@@ -266,6 +305,11 @@ class Benchmark:
                 "start-up, first MNIST step: ours / straightforward script",
                 partial(self.command, *BLITZ, *self.digits, "+callback.first._target_=first_step.FirstStep"),
                 partial(self.command, *STRAIGHTFORWARD, "--data", str(PROJECT / "data")),
+            ),
+            Row(
+                "start-up, first MNIST step: ours / Lightning with Hydra, rich and TensorBoard",
+                partial(self.command, *BLITZ, *self.digits, "+callback.first._target_=first_step.FirstStep"),
+                partial(self.command, *HYDRA_PEER, f"data.folder={PROJECT / 'data'}"),
                 at_least=1.25,
             ),
         ]
@@ -388,6 +432,22 @@ class Benchmark:
         data.setup("test")
         return time.perf_counter() - start
 
+    def memory(self) -> float:
+        with tempfile.TemporaryDirectory() as folder:
+            settings = ("trainer.max_epochs=1", "trainer.limit_train_batches=50", f"hydra.run.dir={folder}/run")
+            return self.peak(*BLITZ, *self.pictures, *settings)
+
+    def memory_floor(self) -> float:
+        data = build.data(compose(*self.pictures))
+        data.setup("fit")
+        data.setup("test")
+        images = {id(split.images): split.images for split in data.splits.values()}.values()  # some are parts of one
+        bytes_ = sum(tensor.numel() for tensor in images if isinstance(tensor, torch.Tensor))
+        return self.peak(sys.executable, "-c", "import torch, lightning") + 1.3 * bytes_ / 2**20
+
+    def peak(self, *words: str) -> float:
+        return float(subprocess.run([sys.executable, "-c", PEAK, *words], check=True, stdout=subprocess.PIPE).stdout)
+
     def _folder(self) -> Path:
         """The test images as JPEG files, in a folder that goes with this object."""
         if self._files is None:
@@ -407,7 +467,7 @@ class Benchmark:
             (Path(folder) / "first_step.py").write_text(FIRST_STEP)
             path = os.pathsep.join(filter(None, (folder, os.environ.get("PYTHONPATH"))))
             environment = os.environ | {"PYTHONPATH": path}
-            run_dir = [f"hydra.run.dir={folder}/run"] if words[:3] == BLITZ else []
+            run_dir = [f"hydra.run.dir={folder}/run"] if words[:3] == BLITZ or words[:2] == HYDRA_PEER else []
             start = time.perf_counter()
             done = subprocess.run([*words, *run_dir], capture_output=True, text=True, env=environment)
             seconds = time.perf_counter() - start
@@ -514,6 +574,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         steps={4: 200, 128: 50, 512: 9} if arguments.quick else {4: 600, 128: 200, 512: 75},
         threads=arguments.threads,
         few=arguments.quick,
+        compiled=not arguments.quick,
     )
     rows = benchmark.rows()
     if arguments.rows:

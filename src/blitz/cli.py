@@ -2,6 +2,7 @@
 
 import contextlib
 import difflib
+import gc
 import os
 import re
 import signal
@@ -100,6 +101,8 @@ def _job(
             if fresh and not any(folder.iterdir()):
                 folder.rmdir()
             raise
+        finally:
+            gc.collect()  # trainer, data and callbacks refer to each other: the images would stay until Python ends
 
     return job
 
@@ -115,7 +118,7 @@ def _recorded(folder: Path, always: bool) -> Iterator[None]:
     before = mark()
     try:
         yield
-    except BaseException as error:
+    except Exception as error:
         if always or mark() != before:
             with contextlib.suppress(OSError):  # the disk may be full
                 (folder / "error.txt").write_text("".join(traceback.format_exception(error)), encoding="utf-8")

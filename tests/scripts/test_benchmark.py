@@ -1,5 +1,8 @@
 """The benchmark's machinery on a few small images, and that its peers train the same weights as the floor."""
 
+import os
+import sys
+from dataclasses import replace
 from functools import partial
 
 import benchmark
@@ -24,6 +27,7 @@ def bench():
 def test_table_has_every_row_with_positive_ratios(bench, monkeypatch):
     monkeypatch.setattr(benchmark, "WARM_UP_STEPS", 1)
     monkeypatch.setattr(Benchmark, "command", lambda self, *words, status=0: 1.0)  # these take seconds each
+    monkeypatch.setattr(Benchmark, "peak", lambda self, *words: 1.0)
     rows = bench.rows()
     measured = [benchmark.measure(row, rounds=1) for row in rows]
     assert all(ratio > 0 for done in measured for ratio in done.ratios)
@@ -31,6 +35,21 @@ def test_table_has_every_row_with_positive_ratios(bench, monkeypatch):
     assert [line.split(" | ")[0].removeprefix("| ") for line in lines[2:]] == [row.name for row in rows]
     assert benchmark.as_table(measured).row_count == len(rows)
     assert all(line.count("|") == lines[0].count("|") for line in lines)
+
+
+def test_whole_table_has_compiled_rows(bench):
+    names = [row.name for row in bench.rows()]
+    whole = [row.name for row in replace(bench, compiled=True).rows()]
+    assert [name for name in whole if name not in names] == [
+        f"training, batch {batch}, compiled: ours / {peer}" for peer in ("tutorial loop", "floor") for batch in (4, 128)
+    ]
+
+
+@pytest.mark.skipif(not hasattr(os, "wait4"), reason="no memory row here")
+def test_peak_is_that_of_the_command_alone(bench):
+    held = torch.ones(1 << 26)  # 256 MiB of this process
+    assert 90 < bench.peak(sys.executable, "-c", "bytearray(range(100)) * 2**20") < 200
+    assert len(held)
 
 
 @pytest.fixture(scope="module")

@@ -59,6 +59,7 @@ class LastCheckpoint(Checkpoint):
             randoms *= trainer.world_size
             distributed.all_gather_object(randoms, randoms[0])
         checkpoint["resume"] = {
+            "folder": os.path.realpath(self.folder),
             "random": randoms,
             "metrics": {key: value.detach().cpu().clone() for key, value in trainer.callback_metrics.items()},
             "should_stop": trainer.should_stop,
@@ -72,6 +73,9 @@ class LastCheckpoint(Checkpoint):
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         if trainer.state.fn == "fit":
             self._resumed = checkpoint["resume"]
+            # ModelCheckpoint forgets what was best where its folder is not the one that it remembers.
+            was, now = self._resumed["folder"], os.path.realpath(self.folder)
+            checkpoint["callbacks"] = _moved(checkpoint["callbacks"], was, now)
 
     # What blitz.loop calls.
 
@@ -136,3 +140,12 @@ class LastCheckpoint(Checkpoint):
                 (self.folder / LAST).replace(self.folder / PREVIOUS)
             (self.folder / NEXT).replace(self.folder / LAST)
         self._saved, self._ended = self._progress(), time.monotonic()
+
+
+def _moved(node: Any, was: str, now: str) -> Any:
+    """``node`` with the paths in ``was``, keys and values, as they are in ``now``."""
+    if isinstance(node, dict):
+        return {_moved(key, was, now): _moved(value, was, now) for key, value in node.items()}
+    if isinstance(node, str) and f"{node}{os.sep}".startswith(f"{was}{os.sep}"):
+        return now + node[len(was) :]
+    return node

@@ -1,6 +1,8 @@
 """CIFAR-10 (Krizhevsky, 2009), the official archive, through torchvision."""
 
-from typing import Literal
+import pickle
+from pathlib import Path
+from typing import Any, Literal
 
 import torch
 from torchvision import datasets
@@ -20,6 +22,20 @@ class CIFAR10(ImageDataModule):
     def read(self, name: Literal["train", "val", "test"]) -> Split | None:
         if name == "val":
             return None
-        raw = datasets.CIFAR10(self.root, train=name == "train")
-        images = torch.from_numpy(raw.data).permute(0, 3, 1, 2).contiguous()
-        return Split(fit(images, self.image_size, self.fit), torch.tensor(raw.targets))
+        # Not by torchvision's class, which has all images twice while it joins its files.
+        folder = Path(self.root).expanduser() / datasets.CIFAR10.base_folder
+        files = datasets.CIFAR10.train_list if name == "train" else datasets.CIFAR10.test_list
+        parts = [_load(folder / file) for file, _ in files]
+        labels = torch.tensor([label for part in parts for label in part["labels"]])
+        images = torch.empty(len(labels), 3, 32, 32, dtype=torch.uint8)
+        rest = images
+        while parts:
+            part = torch.from_numpy(parts.pop(0)["data"]).reshape(-1, 3, 32, 32)
+            rest[: len(part)] = part
+            rest = rest[len(part) :]
+        return Split(fit(images, self.image_size, self.fit), labels)
+
+
+def _load(path: Path) -> Any:
+    with path.open("rb") as file:
+        return pickle.load(file, encoding="latin1")

@@ -45,15 +45,15 @@ class ImageFolder(ImageDataModule):
                 if not found:
                     raise ValueError(f"{folder / cls}: no images in it; a class needs some to be learned from")
         labels = torch.tensor([label for label, found in enumerate(files) for _ in found])
-        entries = [entry for found in files for entry in found]
-        if not entries:
+        paths = [path for found in files for path in found]
+        if not paths:
             raise ValueError(f"{folder}: no images in it; put them into {folder}/<class>/")
         decode = partial(_decode, channels=self.channels, size=self.image_size, how=self.fit)
-        images = Files([entry.path for entry in entries], decode)
-        if not self.in_memory(len(entries)):
+        images = Files(paths, decode)
+        if not self.in_memory(len(paths)):
             return Split(images, labels)
         kind = f"{name}-{self.channels}x{self.image_size}-{self.fit}"
-        return Split(_cache.tensor(root / ".blitz", kind, _cache.fingerprint(root, entries), images.decode_all), labels)
+        return Split(_cache.tensor(root / ".blitz", kind, _cache.fingerprint(root, paths), images.decode_all), labels)
 
     def _refuse_unknown_classes(self, folder: Path) -> None:
         there = {entry.name for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith(".")}
@@ -92,12 +92,12 @@ class Files:
         return images
 
 
-def _images(folder: Path) -> Iterator[os.DirEntry[str]]:
-    """The images of a class, by name; none where there is no such folder."""
+def _images(folder: Path) -> Iterator[str]:
+    """The paths of a class's images, by name; none where there is no such folder."""
     if folder.is_dir():
         for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
             if Path(entry.name).suffix.lower() in EXTENSIONS and not entry.name.startswith("."):
-                yield entry
+                yield entry.path
 
 
 def _decode(path: str, channels: int, size: int, how: str) -> Tensor:

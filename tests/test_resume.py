@@ -1,0 +1,368 @@
+"""A run that was killed or stopped, again and again, against one that was not: the same to the last bit."""
+
+import contextlib
+import json
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
+
+from blitz.config import PROJECT
+
+BLITZ_TRAIN = (sys.executable, "-m", "blitz.train")
+OFTEN = ("callback.last.every_n_steps=5", "callback.last.time_share=null")
+POSIX = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no signals that a process could answer")
+# A run that has everything in it: dropout's random numbers, augmentation, a schedule, accumulation, validation within
+# epochs, an early stop that does not come, both loggers.
+WHOLE = (
+    "seed=1", "trainer.max_epochs=4", "trainer.log_every_n_steps=3", "logger=[tensorboard,csv]",
+    "callback=early_stopping", "trainer.val_check_interval=0.5", "trainer.accumulate_grad_batches=2",
+    "data.batch_size=16", "model._target_=tests.test_resume.dropping", "+model.p=0.2",
+    "+data.augment.flip._target_=blitz.data.augment.Flip", "+data.augment.cutout._target_=blitz.data.augment.Cutout",
+)  # fmt: skip
+
+
+def dropping(p: float, **arguments: int) -> torch.nn.Module:
+    """The tutorial's Net on inputs of which some are dropped: at every step, from the global random generator."""
+    from blitz.model.net import Net
+
+    return torch.nn.Sequential(torch.nn.Dropout2d(p), Net(**arguments))
+
+
+def start(*words: object, out: Path) -> subprocess.Popen[bytes]:
+    environment = os.environ | {"PYTHONUNBUFFERED": "1", "PYTHONPATH": str(PROJECT)}
+    with out.open("wb") as file:
+        return subprocess.Popen(
+            [*BLITZ_TRAIN, *map(str, words)], stdout=file, stderr=subprocess.STDOUT, env=environment, cwd=out.parent
+        )
+
+
+def whole(*words: object, out: Path) -> str:
+    process = start(*words, out=out)
+    assert process.wait(300) == 0, out.read_text()
+    return out.read_text()
+
+
+def interrupted(run: Path, *words: object, by: signal.Signals, saves: int) -> list[int]:
+    """The run, ended at a random moment once it has saved a few times, until it is done; its processes' statuses."""
+    statuses: list[int] = []
+    rng = random.Random(by.value)
+    last = run / "checkpoints" / "last.ckpt"
+    while not statuses or statuses[-1] != 0:
+        out = run.parent / f"{run.name}-{len(statuses)}.txt"
+        seen, left, delay = _stamp(last), rng.randint(1, saves), rng.uniform(0, 0.01)
+        process = start(*(words if not statuses else ("resume=" + str(run),)), out=out)
+        while process.poll() is None and left:
+            time.sleep(0.002)
+            if (stamp := _stamp(last)) != seen:
+                seen, left = stamp, left - 1
+        time.sleep(delay)
+        process.send_signal(by)
+        statuses.append(process.wait(120))
+        assert statuses[-1] in (0, 128 + by, -by), out.read_text()
+        assert len(statuses) < 60
+    return statuses
+
+
+def _stamp(path: Path) -> tuple[int, int] | None:
+    with contextlib.suppress(FileNotFoundError):
+        return path.stat().st_ino, path.stat().st_mtime_ns
+    return None
+
+
+def same(run: Path, other: Path) -> None:
+    """Weights, state of optimizer and schedule, random numbers, figures, and every point of the curves, in order."""
+    for name in ("last.ckpt", "best.ckpt"):
+        mine, its = (torch.load(path / "checkpoints" / name, weights_only=True) for path in (run, other))
+        for checkpoint, path in ((mine, run), (its, other)):
+            del checkpoint["config"]  # with the words that made the run longer, or its folder
+            checkpoint.get("resume", {}).pop("loggers", None)  # with the names of their files
+            checkpoint.update(_renamed(checkpoint, str(path)))
+            for state in checkpoint.get("callbacks", {}).values():
+                state.pop("current_score", None)  # ModelCheckpoint's; saved, never read again
+        assert _differing(mine, its) == [], name
+    assert _points(run) == _points(other)
+    for name in ("metrics.json", "per_class.csv", "confusion.csv", "metrics.csv"):
+        assert (run / name).read_bytes() == (other / name).read_bytes(), name
+
+
+def _renamed(node: object, folder: str) -> object:
+    if isinstance(node, dict):
+        return {_renamed(key, folder): _renamed(value, folder) for key, value in node.items()}
+    return node.replace(folder, "RUN") if isinstance(node, str) else node
+
+
+def _differing(a: object, b: object, where: str = "") -> list[str]:
+    if isinstance(a, dict) and isinstance(b, dict):
+        keys = {*a, *b}
+        return [line for key in keys for line in _differing(a.get(key), b.get(key), f"{where}/{key}")]
+    if isinstance(a, list | tuple) and isinstance(b, list | tuple) and len(a) == len(b):
+        return [line for i, (x, y) in enumerate(zip(a, b, strict=True)) for line in _differing(x, y, f"{where}/{i}")]
+    if isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor):
+        return [] if torch.equal(a, b) else [where]
+    return [] if a == b else [f"{where}: {a} {b}"]
+
+
+def _points(run: Path) -> list[tuple[str, int, float]]:
+    """As they stand in the files, without what a reader makes of them."""
+    events = (event for path in sorted(run.glob("events.*")) for event in EventFileLoader(str(path)).Load())
+    return [
+        (value.tag, event.step, value.tensor.float_val[0])
+        for event in events
+        for value in event.summary.value
+        if value.tensor.float_val
+    ]
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    run = tmp_path_factory.mktemp("whole") / "run"
+    whole(*WHOLE, *OFTEN, "device=cpu", f"hydra.run.dir={run}", out=run.parent / "out.txt")
+    return run
+
+
+@POSIX
+@pytest.mark.parametrize("by", [signal.SIGKILL, signal.SIGTERM], ids=lambda by: by.name)
+def test_a_chain_of_ends(by, uninterrupted, tmp_path):
+    run = tmp_path / "run"
+    kills, saves = {signal.SIGKILL: (10, 2), signal.SIGTERM: (4, 8)}[by]
+    statuses = interrupted(run, *WHOLE, *OFTEN, "device=cpu", f"hydra.run.dir={run}", by=by, saves=saves)
+    assert len(statuses) > kills
+    same(run, uninterrupted)
+    tags = EventAccumulator(str(run)).Reload().Tags()["scalars"]
+    assert {"train/loss_step", "train/loss", "val/acc", "test/acc"} <= set(tags)
+
+
+@pytest.fixture(scope="module")
+def twins(tmp_path_factory):
+    run = tmp_path_factory.mktemp("twins") / "run"
+    whole(*WHOLE, *OFTEN, "device=ddp_cpu", f"hydra.run.dir={run}", out=run.parent / "out.txt")
+    return run
+
+
+@POSIX
+@pytest.mark.parametrize("by", [signal.SIGKILL, signal.SIGTERM], ids=lambda by: by.name)
+def test_a_chain_of_ends_of_two_processes(by, twins, tmp_path):
+    run, often = tmp_path / "run", ("callback.last.every_n_steps=20", "callback.last.time_share=null")
+    words = (*WHOLE, *often, "device=ddp_cpu", f"hydra.run.dir={run}")
+    assert len(interrupted(run, *words, by=by, saves=2)) > 3
+    same(run, twins)
+
+
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory):
+    """A run that SIGTERM has stopped on its way, and what it said."""
+    run = tmp_path_factory.mktemp("stopped") / "run"
+    out = run.parent / "out.txt"
+    process = start(*WHOLE, *OFTEN, "device=cpu", f"hydra.run.dir={run}", out=out)
+    while not (run / "checkpoints" / "previous.ckpt").exists():
+        time.sleep(0.005)
+    process.terminate()
+    began = time.monotonic()
+    assert process.wait(60) == 143
+    assert time.monotonic() - began < 30
+    return run, out.read_text()
+
+
+@pytest.fixture
+def copy(stopped, tmp_path):
+    """It, in a folder of the test's own."""
+    return Path(shutil.copytree(stopped[0], tmp_path / "run"))
+
+
+@POSIX
+def test_what_a_stopped_run_says(stopped):
+    run, out = stopped
+    step = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["global_step"]
+    assert out.splitlines()[-1] == f"stopped by SIGTERM after step {step}; to go on: blitz-train resume=run"
+    assert "Traceback" not in out
+    assert not (run / "error.txt").exists()
+    assert not (run / "metrics.json").exists()
+
+
+@POSIX
+def test_a_run_that_was_moved(copy, uninterrupted, command, capsys):
+    command("blitz-train", f"resume={copy}")
+    same(copy, uninterrupted)
+    step = json.loads((copy / "environment.json").read_text())
+    assert [entry["pid"] for entry in step["resumed"]] == [os.getpid()]
+    assert "goes on        after step" in capsys.readouterr().out
+
+
+@POSIX
+@pytest.mark.parametrize("part", [0, 0.1, 0.5, 0.9, 0.999])
+def test_a_checkpoint_that_is_cut_short(part, copy, uninterrupted, command, capsys):
+    last = copy / "checkpoints" / "last.ckpt"
+    os.truncate(last, int(part * last.stat().st_size))
+    (copy / "checkpoints" / "last.ckpt.tmp").write_text("half a checkpoint")
+    (copy / "checkpoints" / "next.ckpt").write_text("half a checkpoint")
+    command("blitz-train", f"resume={copy}")
+    out = capsys.readouterr().out.splitlines()
+    assert sum("last.ckpt: not a checkpoint, or a damaged one" in line for line in out) == 1
+    assert any(line.startswith("goes on") and line.endswith("previous.ckpt") for line in out)
+    same(copy, uninterrupted)
+    assert {path.name for path in last.parent.iterdir()} == {"last.ckpt", "previous.ckpt", "best.ckpt"}
+
+
+@POSIX
+def test_a_checkpoint_with_a_wrong_bit(copy, uninterrupted, command, capsys):
+    last = copy / "checkpoints" / "last.ckpt"
+    content = bytearray(last.read_bytes())
+    content[len(content) // 2] ^= 1
+    last.write_bytes(content)
+    command("blitz-train", f"resume={copy}")
+    assert "damaged" in capsys.readouterr().out
+    same(copy, uninterrupted)
+
+
+@POSIX
+def test_no_checkpoint_is_whole(copy, command):
+    for name in ("last.ckpt", "previous.ckpt"):
+        os.truncate(copy / "checkpoints" / name, 100)
+    before = {path: path.read_bytes() for path in copy.rglob("*") if path.is_file()}
+    with pytest.raises(SystemExit, match=r"last\.ckpt: not a checkpoint.*previous\.ckpt: not a checkpoint"):
+        command("blitz-train", f"resume={copy}")
+    assert {path: path.read_bytes() for path in copy.rglob("*") if path.is_file()} == before
+
+
+@POSIX
+def test_killed_before_anything_was_saved(copy, uninterrupted, command, capsys):
+    shutil.rmtree(copy / "checkpoints")
+    command("blitz-train", f"resume={copy}")
+    assert "from the start: it had saved nothing yet" in capsys.readouterr().out
+    same(copy, uninterrupted)
+
+
+@POSIX
+def test_a_full_disk_leaves_the_checkpoint_before(copy, uninterrupted, command):
+    """No file can grow past a size that a checkpoint is larger than."""
+    last = copy / "checkpoints" / "last.ckpt"
+    before = last.read_bytes()
+    limit = f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({len(before) // 2},) * 2)"
+    program = f"{limit}; from blitz.train import main; main()"
+    environment = os.environ | {"PYTHONPATH": str(PROJECT)}
+    words = [sys.executable, "-c", program, f"resume={copy}"]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=120, env=environment)
+    assert done.returncode == 1
+    assert done.stderr == f"blitz-train: File too large: {copy / 'checkpoints' / 'next.ckpt'}\n"
+    assert last.read_bytes() == before
+    assert "File too large" in (copy / "error.txt").read_text()
+    command("blitz-train", f"resume={copy}")
+    assert not (copy / "error.txt").exists()
+    same(copy, uninterrupted)
+
+
+@POSIX
+def test_from_two_processes_to_one(twins, tmp_path, command, capsys):
+    """Up to rounding, and but for dropout, whose numbers each process draws for its own part."""
+    run = tmp_path / "run"
+    words = [word for word in WHOLE if "model" not in word]
+    whole(*words, "device=cpu", f"hydra.run.dir={tmp_path / 'alone'}", out=tmp_path / "alone.txt")
+    out = tmp_path / "run.txt"
+    process = start(*words, *OFTEN, "device=ddp_cpu", f"hydra.run.dir={run}", out=out)
+    while not (run / "checkpoints" / "previous.ckpt").exists():
+        time.sleep(0.005)
+    process.terminate()
+    assert process.wait(60) == 143
+    command("blitz-train", f"resume={run}", "device=cpu")
+    assert "device=cpu: from here on equal to a run without a break up to rounding only" in capsys.readouterr().out
+    mine, its = (json.loads((tmp_path / name / "metrics.json").read_text()) for name in ("run", "alone"))
+    assert mine == pytest.approx(its, abs=1e-3)
+
+
+# -- Ctrl-C --------------------------------------------------------------------------------------------------------
+
+
+@POSIX
+@pytest.mark.parametrize("device", ["cpu", "ddp_cpu"])
+@pytest.mark.parametrize("times", [1, 2])
+def test_interrupts(times, device, tmp_path):
+    """The first saves; the second does not wait. A terminal sends them to all processes of its group."""
+    run, out = tmp_path / "run", tmp_path / "out.txt"
+    environment = os.environ | {"PYTHONUNBUFFERED": "1"}
+    with out.open("wb") as file:
+        process = subprocess.Popen(
+            [*BLITZ_TRAIN, "trainer.max_epochs=1000", f"device={device}", f"hydra.run.dir={run}"],
+            stdout=file, stderr=subprocess.STDOUT, env=environment, start_new_session=True,
+        )  # fmt: skip
+    while not (run / "checkpoints" / "last.ckpt").exists():
+        time.sleep(0.01)
+    for _ in range(times):
+        os.killpg(process.pid, signal.SIGINT)
+    assert process.wait(60) == 130
+    text = out.read_text()
+    assert "Traceback" not in text
+    if times == 1:
+        assert re.search(r"stopped by SIG(INT|TERM) after step \d", text)
+        assert "blitz-train resume=" in text
+    deadline = time.monotonic() + 10  # nobody is left; the last to go is a helper of Python's own
+    with contextlib.suppress(ProcessLookupError):
+        while os.killpg(process.pid, 0) is None:
+            assert time.monotonic() < deadline
+
+
+# -- longer, and what cannot be ------------------------------------------------------------------------------------
+
+
+CONSTANT = ("schedule=constant", "seed=1", "logger=[tensorboard,csv]", "data.batch_size=64")
+
+
+@pytest.mark.parametrize("limit", ["max_epochs", "max_steps"])
+def test_longer(limit, train, command):
+    """As if it had been meant to be longer from the start: what the test at its first end left is gone."""
+    few, more = {"max_epochs": (2, 5), "max_steps": (42, 70)}[limit]  # 21 steps an epoch
+    base = (*CONSTANT, "trainer.max_epochs=10")
+    run = train(*base, f"trainer.{limit}={few}", into="short")
+    assert (run / "metrics.json").exists()
+    command("blitz-train", f"resume={run}", f"trainer.{limit}={more}")
+    long = train(*base, f"trainer.{limit}={more}", into="long")
+    for path in (run, long):  # the config says by which way it came to its length
+        (path / "checkpoints" / "previous.ckpt").unlink()
+    same(run, long)
+
+
+def test_longer_than_an_end_within_an_epoch(train, command):
+    run = train(*CONSTANT, "trainer.max_steps=30")
+    with pytest.raises(SystemExit, match=r"ended after step 30, within an epoch.*init_from="):
+        command("blitz-train", f"resume={run}", "trainer.max_steps=70")
+    assert (run / "metrics.json").exists(), "nothing was touched"
+
+
+def test_shorter_than_what_is_done(train, command):
+    run = train(*CONSTANT, "trainer.max_epochs=3")
+    (run / "metrics.json").unlink()
+    with pytest.raises(SystemExit, match=r"trainer\.max_epochs=2 is not valid: 3 are done already"):
+        command("blitz-train", f"resume={run}", "trainer.max_epochs=2")
+
+
+def test_killed_in_its_test(train, command):
+    """All is trained, and only the figures are missing."""
+    run = train(*CONSTANT, "trainer.max_epochs=2", "callback=early_stopping")
+    figures = (run / "metrics.json").read_bytes()
+    points = _points(run)
+    for name in ("metrics.json", "per_class.csv"):
+        (run / name).unlink()
+    command("blitz-train", f"resume={run}")
+    assert (run / "metrics.json").read_bytes() == figures
+    assert _points(run) == points
+
+
+def test_an_early_stop_is_not_forgotten(train, command):
+    words = (*CONSTANT, "trainer.max_epochs=30", "callback=early_stopping", "callback.early_stopping.patience=1")
+    run = train(*words, "+callback.early_stopping.min_delta=0.5")
+    figures = (run / "metrics.json").read_bytes()
+    epochs = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["epoch"]
+    assert epochs < 29
+    (run / "metrics.json").unlink()
+    command("blitz-train", f"resume={run}")
+    assert (run / "metrics.json").read_bytes() == figures
