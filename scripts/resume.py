@@ -1,10 +1,11 @@
 """Killed at every step and resumed: is it the run that was not, to the last bit?
 
-``python scripts/resume.py`` takes every schedule, optimizer and accumulation of ``configs/``, and other shapes of a run,
-on the digits. Each run has dropout, batch norm, augmentation, validation within its epochs and two loggers. It is killed
-by SIGKILL at each of its steps, before the step's checkpoint and in the midst of writing it or just after it, resumed,
-and compared with the run without a break: every number in its checkpoints (weights, optimizer, schedule, random
-generators, callbacks), the final figures, and every point of the curves in the order of the files.
+``python scripts/resume.py`` (about a quarter of an hour on two cores) takes every schedule, optimizer and accumulation
+of ``configs/``, and other shapes of a run, on the digits. Each run has dropout, batch norm, augmentation, validation
+within its epochs and two loggers. It is killed by SIGKILL after each of its steps, before the step's checkpoint is
+written and in the midst of that or just after it; resumed; and compared with the run without a break: every number in
+its checkpoints (weights, optimizer, schedule, random generators, callbacks), the final figures, and every point of the
+curves in the order of the files.
 
 Importing torch takes longer than a run: it is done once, and each run is a fork of this process, which only POSIX has.
 """
@@ -40,15 +41,22 @@ from blitz.report import console
 from blitz.resume import newest
 from blitz.runs import Run
 
-LAZY = ("blitz.build", "blitz.model.net", "blitz.data.digits", "blitz.data.augment", "blitz.logger.csv",
-        "blitz.logger.tensorboard", "sklearn.datasets")  # fmt: skip - what a run imports when it comes to it
-NET = "{_target_: blitz.model.net.Net, in_channels: 1, num_classes: 10, image_size: 32}"
+LAZY = (
+    "blitz.build",
+    "blitz.model.net",
+    "blitz.data.digits",
+    "blitz.data.augment",
+    "blitz.logger.csv",
+    "blitz.logger.tensorboard",
+    "sklearn.datasets",
+)  # fmt: skip - what a run imports when it comes to it
+NET = "{_target_: blitz.model.net.Net, in_channels: 1, num_classes: 10, image_size: 16}"
 LAYERS = f"[{{_target_: torch.nn.Dropout, p: 0.2}}, {{_target_: torch.nn.BatchNorm2d, num_features: 1}}, {NET}]"
 BASE = (
-    "seed=1", "device=cpu", "data.batch_size=200", "trainer.max_epochs=2", "trainer.log_every_n_steps=2",
-    "trainer.val_check_interval=3", "logger=[tensorboard,csv]", "callback.last.every_n_steps=1",
-    "callback.last.time_share=null", "model._target_=torch.nn.Sequential", f"+model._args_={LAYERS}",
-    "~model.in_channels", "~model.num_classes", "~model.image_size",
+    "seed=1", "device=cpu", "data.batch_size=200", "data.image_size=16", "logger=[tensorboard,csv]",
+    "trainer.max_epochs=2", "trainer.log_every_n_steps=2", "trainer.val_check_interval=3",
+    "callback.last.every_n_steps=1", "callback.last.time_share=null",
+    "model._target_=torch.nn.Sequential", f"+model._args_={LAYERS}", "~model.in_channels", "~model.num_classes", "~model.image_size",
     *(f"+data.augment.{name}._target_=blitz.data.augment.{name}" for name in ("Flip", "Cutout")),
 )  # fmt: skip
 EPOCHS = ("trainer.val_check_interval=1.0", "data.batch_size=400")
@@ -253,7 +261,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     ):
         begun = pool.map(partial(begin, Path(folder)), *zip(*chosen, strict=True))
         trials = [trial for of_one in begun for trial in (of_one[::5] if arguments.quick else of_one)]
-        outcomes = list(track(pool.map(attempt, trials), "killed, resumed", len(trials), console=console, transient=True))
+        outcomes = list(
+            track(pool.map(attempt, trials), "killed, resumed", len(trials), console=console, transient=True)
+        )
 
     headings = ("configuration", "kill points", "identical", "most steps done again")
     rows = list(as_rows(outcomes))
@@ -261,7 +271,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         lines = [headings, ("---", *["---:"] * (len(headings) - 1)), *rows]
         print("\n".join(f"| {' | '.join(line)} |" for line in lines))
     else:
-        table = Table(headings[0], *(Column(heading, justify="right") for heading in headings[1:]), box=box.SIMPLE_HEAD)
+        table = Table(
+            Column(headings[0], no_wrap=True),
+            *(Column(heading, justify="right") for heading in headings[1:]),
+            box=box.SIMPLE_HEAD,
+        )
         for row in rows:
             table.add_row(*row)
         console.print(table, highlight=False)
@@ -269,7 +283,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     for trial, _, differences in failed:
         shown = "; ".join(differences[:4]) + (f"; and {len(differences) - 4} more" if len(differences) > 4 else "")
         print(f"differs: {trial.name}, killed {trial.moment} step {trial.step}: {shown}")
-    print(f"{len(outcomes)} kills, {len(outcomes) - len(failed)} of them without a trace; {machine(torch.device('cpu'))}")
+    print(
+        f"{len(outcomes)} kills, {len(outcomes) - len(failed)} of them without a trace; {machine(torch.device('cpu'))}"
+    )
     return 1 if failed else 0
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning import LightningModule, Trainer
-from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 from torch import distributed
 
 from blitz.callback import _random_state
@@ -76,6 +76,10 @@ class LastCheckpoint(Checkpoint):
             # ModelCheckpoint forgets what was best where its folder is not the one that it remembers.
             was, now = self._resumed["folder"], os.path.realpath(self.folder)
             checkpoint["callbacks"] = _moved(checkpoint["callbacks"], was, now)
+            for callback in trainer.checkpoint_callbacks:
+                if isinstance(callback, ModelCheckpoint):  # which saves this and does not read it
+                    state = checkpoint["callbacks"].get(callback.state_key, {})
+                    callback.current_score = state.get("current_score")
 
     # What blitz.loop calls.
 
@@ -104,6 +108,7 @@ class LastCheckpoint(Checkpoint):
         if stop or save:
             self._save()
         if stop:
+            self._trainer.strategy.barrier()  # what started the processes may kill the rest when the first has ended
             raise SystemExit(self._request.status)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
