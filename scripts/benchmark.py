@@ -255,6 +255,18 @@ class Benchmark:
                     at_least=1,
                 )
             )
+        rows += [
+            Row(
+                f"training, batch {batch}: saving as by default / not at all",
+                partial(self.train, batch),
+                partial(self.train, batch, "callback.last=null"),
+                work=self.steps[batch] * (1 if batch == 4 else batch),
+                unit="steps" if batch == 4 else "images",
+                at_least=0.98,
+                threads=(1, 1) if batch == 4 else (self.threads, self.threads),
+            )
+            for batch in (4, 128)
+        ]
         return [
             *rows,
             Row(

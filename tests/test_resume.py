@@ -7,9 +7,11 @@ import random
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -206,12 +208,15 @@ def test_a_checkpoint_that_is_cut_short(part, copy, uninterrupted, command, caps
     os.truncate(last, int(part * last.stat().st_size))
     (copy / "checkpoints" / "last.ckpt.tmp").write_text("half a checkpoint")
     (copy / "checkpoints" / "next.ckpt").write_text("half a checkpoint")
+    watching = EventAccumulator(str(copy)).Reload()  # as a dashboard that has read what is now cut off
     command("blitz-train", f"resume={copy}")
     out = capsys.readouterr().out.splitlines()
     assert sum("last.ckpt: not a checkpoint, or a damaged one" in line for line in out) == 1
     assert any(line.startswith("goes on") and line.endswith("previous.ckpt") for line in out)
     same(copy, uninterrupted)
     assert {path.name for path in last.parent.iterdir()} == {"last.ckpt", "previous.ckpt", "best.ckpt"}
+    for tag, points in Counter(tag for tag, _, _ in _points(uninterrupted)).items():
+        assert len(watching.Reload().Scalars(tag)) == points, tag
 
 
 @POSIX
@@ -278,6 +283,34 @@ def test_from_two_processes_to_one(twins, tmp_path, command, capsys):
     assert "device=cpu: from here on equal to a run without a break up to rounding only" in capsys.readouterr().out
     mine, its = (json.loads((tmp_path / name / "metrics.json").read_text()) for name in ("run", "alone"))
     assert mine == pytest.approx(its, abs=1e-3)
+
+
+@POSIX
+def test_one_process_at_a_time(copy, uninterrupted, command):
+    process = start(f"resume={copy}", out=copy.parent / "first.txt")
+    while not (copy / ".lock").exists() or not (copy / ".lock").read_text():
+        assert process.poll() is None
+        time.sleep(0.01)
+    with pytest.raises(SystemExit, match=f"in use by process {process.pid} on host {socket.gethostname()}"):
+        command("blitz-train", f"resume={copy}")
+    assert process.wait(120) == 0
+    same(copy, uninterrupted)
+
+
+@POSIX
+@pytest.mark.parametrize("by", [signal.SIGUSR1, signal.SIGUSR2], ids=lambda by: by.name)
+def test_what_slurm_sends(by, copy, uninterrupted, command):
+    last = copy / "checkpoints" / "last.ckpt"
+    seen = _stamp(last)
+    out = copy.parent / "out.txt"
+    process = start(f"resume={copy}", out=out)
+    while _stamp(last) in (seen, None):
+        time.sleep(0.002)
+    process.send_signal(by)
+    assert process.wait(60) == 143
+    assert f"stopped by {by.name} after step" in out.read_text()
+    command("blitz-train", f"hydra.run.dir={copy}", "resume=auto")  # the same command each time, as a job script has it
+    same(copy, uninterrupted)
 
 
 # -- Ctrl-C --------------------------------------------------------------------------------------------------------

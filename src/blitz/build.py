@@ -180,8 +180,7 @@ def trainer(cfg: DictConfig) -> Trainer:
     callbacks.sort(key=lambda callback: callback is keeper)  # the last: it saves the others' states
     built: Trainer = make(callbacks=callbacks, logger=loggers)
     built.strategy.checkpoint_io = CheckpointIO(plain(cfg))
-    if keeper is not None:
-        built.fit_loop = FitLoop(built, keeper)
+    built.fit_loop = FitLoop(built, keeper)
     environment: Any = getattr(built.strategy, "cluster_environment", None)
     if built.strategy.launcher is not None and not environment.creates_processes_externally:
         raise ValueError(

@@ -7,7 +7,7 @@ step, its validation and its logging, and after an epoch.
 
 from collections import OrderedDict
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol
 
 import torch
@@ -36,9 +36,9 @@ class Keeper(Protocol):
 
 
 class FitLoop(_FitLoop):
-    """Takes the place of the one that ``trainer`` has."""
+    """Takes the place of the one that ``trainer`` has; without a keeper nothing is saved in the pauses."""
 
-    def __init__(self, trainer: Trainer, keeper: Keeper) -> None:
+    def __init__(self, trainer: Trainer, keeper: Keeper | None = None) -> None:
         was = trainer.fit_loop
         super().__init__(trainer, was.min_epochs, was.max_epochs)
         self.epoch_loop = EpochLoop(trainer, was.min_steps, was.max_steps, keeper)
@@ -51,18 +51,20 @@ class FitLoop(_FitLoop):
         _Loop.restarting.fset(self, restarting and progress.ready != progress.processed)  # type: ignore[attr-defined]
 
     def run(self) -> None:
-        with self._keeper.on_duty():
+        with self._keeper.on_duty() if self._keeper else nullcontext():
             super().run()
 
     def on_advance_start(self) -> None:
         # A schedule that asks for the number of steps has the loader made before Lightning has read its state.
         self._load_combined_loader_states()
-        self._keeper.restore_random()
+        if self._keeper:
+            self._keeper.restore_random()
         super().on_advance_start()
 
     def on_advance_end(self) -> None:
         super().on_advance_end()
-        self._keeper.pause()
+        if self._keeper:
+            self._keeper.pause()
 
 
 class EpochLoop(_TrainingEpochLoop):
@@ -73,7 +75,7 @@ class EpochLoop(_TrainingEpochLoop):
 
     automatic_optimization: "_Optimization"
 
-    def __init__(self, trainer: Trainer, min_steps: int | None, max_steps: int, keeper: Keeper) -> None:
+    def __init__(self, trainer: Trainer, min_steps: int | None, max_steps: int, keeper: Keeper | None) -> None:
         super().__init__(trainer, min_steps, max_steps)
         self._keeper = keeper
         self.automatic_optimization = _Optimization(trainer)
@@ -146,7 +148,8 @@ class EpochLoop(_TrainingEpochLoop):
 
     def on_advance_end(self, data_fetcher: _DataFetcher) -> None:
         super().on_advance_end(data_fetcher)
-        if not (self._is_training_done or self._should_accumulate() or self.trainer.should_stop):
+        done = self._is_training_done or self.trainer.should_stop
+        if self._keeper and not done and not self._should_accumulate():
             self._keeper.pause()
 
 

@@ -149,6 +149,8 @@ def _sent_on(processes: Mapping[Connection, SpawnProcess]) -> Iterator[list[int]
         if number == signal.SIGINT and signal.SIGINT in asked:
             sys.exit(128 + signal.SIGINT)
         asked.append(number)
+        if number == signal.SIGINT:
+            print("\nfinishing the step and saving; Ctrl-C again stops at once", flush=True)
         for process in processes.values():
             process.terminate()
 
