@@ -41,22 +41,17 @@ from blitz.report import console
 from blitz.resume import newest
 from blitz.runs import Run
 
-LAZY = (
-    "blitz.build",
-    "blitz.model.net",
-    "blitz.data.digits",
-    "blitz.data.augment",
-    "blitz.logger.csv",
-    "blitz.logger.tensorboard",
-    "sklearn.datasets",
-)  # fmt: skip - what a run imports when it comes to it
+# What a run imports when it comes to it.
+LAZY = ("blitz.build", "blitz.data.augment", "blitz.data.digits", "blitz.logger.csv", "blitz.logger.tensorboard",
+        "blitz.model.net", "sklearn.datasets")  # fmt: skip
 NET = "{_target_: blitz.model.net.Net, in_channels: 1, num_classes: 10, image_size: 16}"
 LAYERS = f"[{{_target_: torch.nn.Dropout, p: 0.2}}, {{_target_: torch.nn.BatchNorm2d, num_features: 1}}, {NET}]"
 BASE = (
     "seed=1", "device=cpu", "data.batch_size=200", "data.image_size=16", "logger=[tensorboard,csv]",
     "trainer.max_epochs=2", "trainer.log_every_n_steps=2", "trainer.val_check_interval=3",
     "callback.last.every_n_steps=1", "callback.last.time_share=null",
-    "model._target_=torch.nn.Sequential", f"+model._args_={LAYERS}", "~model.in_channels", "~model.num_classes", "~model.image_size",
+    "model._target_=torch.nn.Sequential", f"+model._args_={LAYERS}",
+    "~model.in_channels", "~model.num_classes", "~model.image_size",
     *(f"+data.augment.{name}._target_=blitz.data.augment.{name}" for name in ("Flip", "Cutout")),
 )  # fmt: skip
 EPOCHS = ("trainer.val_check_interval=1.0", "data.batch_size=400")
@@ -103,15 +98,15 @@ class Outcome(NamedTuple):
 
 
 def configurations() -> dict[str, Sequence[str]]:
+    """Names and words."""
     schedules, optimizers = (
         sorted(path.stem for path in (cli.CONFIGS / group).glob("[!_]*.yaml")) for group in ("schedule", "optimizer")
     )
-    return {
-        f"{schedule}, {optimizer}, accumulation {batches}": (
-            f"schedule={schedule}", f"optimizer={optimizer}", f"trainer.accumulate_grad_batches={batches}"
-        )
-        for schedule, optimizer, batches in product(schedules, optimizers, (1, 2))
-    } | SHAPES  # fmt: skip
+    grid = {}
+    for schedule, optimizer, batches in product(schedules, optimizers, (1, 2)):
+        words = (f"schedule={schedule}", f"optimizer={optimizer}", f"trainer.accumulate_grad_batches={batches}")
+        grid[f"{schedule}, {optimizer}, accumulation {batches}"] = words
+    return grid | SHAPES
 
 
 def run(*words: str, out: Path, doomed: tuple[int, str] | None = None) -> int:
