@@ -313,6 +313,24 @@ def test_what_slurm_sends(by, copy, uninterrupted, command):
     same(copy, uninterrupted)
 
 
+@pytest.mark.skipif(
+    not hasattr(signal, "sigwaitinfo"), reason="what lets a worker tell its parent's SIGTERM from others'"
+)
+def test_a_signal_to_the_workers_too(tmp_path):
+    """As SLURM sends it, and systemd."""
+    run, out = tmp_path / "run", tmp_path / "out.txt"
+    words = ("trainer.max_epochs=1000", "device=cpu", "data.loader=workers", "data.num_workers=2")
+    with out.open("wb") as file:
+        process = subprocess.Popen(
+            [*BLITZ_TRAIN, *words, f"hydra.run.dir={run}"], stdout=file, stderr=file, start_new_session=True
+        )
+    while not (run / "checkpoints" / "last.ckpt").exists():
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGTERM)
+    assert process.wait(60) == 143
+    assert "stopped by SIGTERM after step" in out.read_text()
+
+
 # -- Ctrl-C --------------------------------------------------------------------------------------------------------
 
 

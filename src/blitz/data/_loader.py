@@ -1,5 +1,8 @@
 """Batches: an index into a split that lives on the device, or worker processes where it is too large for that."""
 
+import os
+import signal
+import threading
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, Protocol
 
@@ -7,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from blitz.callback._signals import ASKED
 from blitz.data._random import generator
 from blitz.data._transforms import normalize
 from blitz.data.augment import Augmentation
@@ -96,6 +100,7 @@ class Loader:
                 pin_memory=self.device.type == "cuda",
                 persistent_workers=True,
                 generator=torch.Generator(),  # of its own: it would take a number of the global one each epoch
+                worker_init_fn=_deaf,
             )
 
     @property
@@ -154,6 +159,22 @@ class Loader:
             return (self.split.take(here) for here in rows)
         self._sampler.rows = [here.cpu() for here in rows]
         return ((x.to(self.device, non_blocking=True), y.to(self.device, non_blocking=True)) for x, y in self._workers)
+
+
+def _deaf(_: int) -> None:
+    """SLURM and terminals send their signals to workers too, which are to fetch on until the run has been saved."""
+    for number in ASKED:
+        if number != signal.SIGTERM:
+            signal.signal(number, signal.SIG_IGN)
+    if hasattr(signal, "sigwaitinfo"):  # elsewhere torch ends a worker by any SIGTERM
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        threading.Thread(target=_end_by_parent, daemon=True).start()
+
+
+def _end_by_parent() -> None:
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
+        pass
+    os._exit(0)
 
 
 class _Rows(Sampler[Tensor]):
