@@ -31,19 +31,19 @@ import torch
 from benchmark import machine
 from omegaconf import DictConfig
 from rich import box
+from rich.console import Console
 from rich.progress import track
 from rich.table import Column, Table
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 
 from blitz import cli, train
 from blitz.callback.last_checkpoint import LAST, NEXT, LastCheckpoint
-from blitz.report import console
 from blitz.resume import newest
 from blitz.runs import Run
 
 # What a run imports when it comes to it.
 LAZY = ("blitz.build", "blitz.data.augment", "blitz.data.digits", "blitz.logger.csv", "blitz.logger.tensorboard",
-        "blitz.model.net", "sklearn.datasets")  # fmt: skip
+        "blitz.model.net", "blitz.report")  # fmt: skip
 NET = "{_target_: blitz.model.net.Net, in_channels: 1, num_classes: 10, image_size: 16}"
 LAYERS = f"[{{_target_: torch.nn.Dropout, p: 0.2}}, {{_target_: torch.nn.BatchNorm2d, num_features: 1}}, {NET}]"
 BASE = (
@@ -82,7 +82,7 @@ SAVING = ("half", "written", "between", "after")
 
 
 class Trial(NamedTuple):
-    """Of the run that is in ``whole``: to be killed after ``step``, at ``moment``, which is one of SAVING or before."""
+    """Of the run that is in ``whole``: killed after ``step``, at a ``moment`` of SAVING, before it, or once tested."""
 
     name: str
     words: Sequence[str]
@@ -191,13 +191,12 @@ def attempt(trial: Trial) -> Outcome:
     again = trial.step - newest(Run(path)).checkpoint.get("global_step", 0)
     if status := run(f"resume={path}", out=out):
         return Outcome(trial, again, [f"ended with status {status} when resumed: {out.read_text()[-500:]}"])
-    mine, its = contents(path), contents(trial.whole)
+    mine, its = contents(path), remembered(trial.whole)
     differences = [key for key in its | mine if mine.get(key) != its.get(key)]
     shutil.rmtree(path.parent)
     return Outcome(trial, again, differences)
 
 
-@cache
 def contents(run: Path) -> dict[str, Any]:
     """Everything that is to be equal, bit for bit, each by its name."""
     found: dict[str, Any] = {}
@@ -223,6 +222,9 @@ def numbers(node: Any, name: str, folder: str) -> Iterator[tuple[str, Any]]:
         yield name, repr(node).replace(folder, "RUN")
 
 
+remembered = cache(contents)  # of what is compared with again and again
+
+
 def as_rows(outcomes: Sequence[Outcome]) -> Iterator[tuple[str, ...]]:
     for name in dict.fromkeys(outcome.trial.name for outcome in outcomes):
         of_it = [outcome for outcome in outcomes if outcome.trial.name == name]
@@ -239,13 +241,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     if not hasattr(os, "fork"):
         parser.error("this needs fork(), which this system does not have: Linux and macOS do")
-    chosen = [
-        (name, words)
-        for name, words in configurations().items()
-        if not arguments.rows or any(row in name for row in arguments.rows)
-    ]
+    rows = arguments.rows or [""]
+    chosen = [named for named in configurations().items() if any(row in named[0] for row in rows)]
     if not chosen:
-        parser.error(f"no row's name holds {' or '.join(arguments.rows)}")
+        parser.error(f"no row's name holds {' or '.join(rows)}")
     if arguments.quick:
         chosen = random.Random(0).sample(chosen, min(10, len(chosen)))
     for module in LAZY:
@@ -256,31 +255,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     ):
         begun = pool.map(partial(begin, Path(folder)), *zip(*chosen, strict=True))
         trials = [trial for of_one in begun for trial in (of_one[::5] if arguments.quick else of_one)]
-        outcomes = list(
-            track(pool.map(attempt, trials), "killed, resumed", len(trials), console=console, transient=True)
-        )
+        done = pool.map(attempt, trials)
+        outcomes = list(track(done, "killed, resumed", len(trials), transient=True))
 
-    headings = ("configuration", "kill points", "identical", "most steps done again")
-    rows = list(as_rows(outcomes))
-    if arguments.markdown:
-        lines = [headings, ("---", *["---:"] * (len(headings) - 1)), *rows]
-        print("\n".join(f"| {' | '.join(line)} |" for line in lines))
-    else:
-        table = Table(
-            Column(headings[0], no_wrap=True),
-            *(Column(heading, justify="right") for heading in headings[1:]),
-            box=box.SIMPLE_HEAD,
-        )
-        for row in rows:
-            table.add_row(*row)
-        console.print(table, highlight=False)
+    numbers = (Column(heading, justify="right") for heading in ("kill points", "identical", "most steps done again"))
+    table = Table("configuration", *numbers, box=box.MARKDOWN if arguments.markdown else box.SIMPLE_HEAD)
+    for row in as_rows(outcomes):
+        table.add_row(*row)
+    Console(width=100).print(table, highlight=False)
     failed = [outcome for outcome in outcomes if outcome.differences]
     for trial, _, differences in failed:
-        shown = "; ".join(differences[:4]) + (f"; and {len(differences) - 4} more" if len(differences) > 4 else "")
-        print(f"differs: {trial.name}, killed {trial.moment} step {trial.step}: {shown}")
-    print(
-        f"{len(outcomes)} kills, {len(outcomes) - len(failed)} of them without a trace; {machine(torch.device('cpu'))}"
-    )
+        more = f"; and {len(differences) - 4} more" if len(differences) > 4 else ""
+        print(f"differs: {trial.name}, killed {trial.moment} step {trial.step}: {'; '.join(differences[:4])}{more}")
+    identical = f"{len(outcomes) - len(failed)} of {len(outcomes)} killed and resumed runs are identical"
+    print(f"{identical}; {machine(torch.device('cpu'))}")
     return 1 if failed else 0
 
 
