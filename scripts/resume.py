@@ -18,7 +18,6 @@ import shutil
 import signal
 import sys
 import tempfile
-import traceback
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import cache, partial
@@ -109,12 +108,15 @@ def configurations() -> dict[str, Sequence[str]]:
     return grid | SHAPES
 
 
-def run(*words: str, out: Path, doomed: tuple[int, str] | None = None) -> int:
-    """``blitz-train`` in a fork of this process, which leads a process group of its own; gives its status."""
+def run(*words: str, out: Path, doomed: tuple[int, str] | None = None) -> None:
+    """``blitz-train`` in a fork of this process, which leads a process group of its own."""
     sys.stdout.flush()
     if child := os.fork():
-        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    status: Any = 1
+        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        if status != (-signal.SIGKILL if doomed else 0):
+            raise RuntimeError(f"ended with status {status}: {out.read_text()[-500:]}")
+        return
+    status = 1
     try:
         os.setsid()
         with out.open("wb") as file:
@@ -124,13 +126,9 @@ def run(*words: str, out: Path, doomed: tuple[int, str] | None = None) -> int:
         cli.run(partial(to_die, *doomed) if doomed else train.train, "train")
         status = 0
     except SystemExit as end:
-        print(end.code, file=sys.stderr)
-        status = end.code if isinstance(end.code, int) else 1
-    except BaseException:
-        traceback.print_exc()
+        print(end)
     finally:
         sys.stdout.flush()
-        sys.stderr.flush()
         os._exit(status)
 
 
@@ -156,24 +154,22 @@ def to_die(step: int, moment: str, cfg: DictConfig) -> float | None:
         if moment == "half":
             os.fsync = torn
         elif moment in ("written", "between"):
-            Path.replace = renamed  # type: ignore[method-assign, assignment]
+            Path.replace = renamed
         if moment != "before":
             pause(keeper)
         return die()
 
     if moment == "tested":
-        LastCheckpoint.on_test_end = die  # type: ignore[method-assign]
+        LastCheckpoint.on_test_end = die
     else:
-        LastCheckpoint.pause = last_pause  # type: ignore[method-assign]
+        LastCheckpoint.pause = last_pause
     return train.train(cfg)
 
 
 def begin(folder: Path, name: str, words: Sequence[str]) -> list[Trial]:
     """Run it without a break; gives what it is to be killed at."""
     whole = Path(tempfile.mkdtemp(dir=folder)) / "run"
-    out = whole.with_suffix(".txt")
-    if run(*BASE, *words, f"hydra.run.dir={whole}", out=out):
-        raise RuntimeError(f"{name}: {out.read_text()}")
+    run(*BASE, *words, f"hydra.run.dir={whole}", out=whole.with_suffix(".txt"))
     steps = newest(Run(whole)).checkpoint["global_step"]
     turn = sum(map(ord, name))  # no configuration meets the moments at the same steps as all others
     moments = [(step, at) for step in range(1, steps + 1) for at in ("before", SAVING[(step + turn) % len(SAVING)])]
@@ -182,18 +178,17 @@ def begin(folder: Path, name: str, words: Sequence[str]) -> list[Trial]:
 
 
 def attempt(trial: Trial) -> Outcome:
-    path = Path(tempfile.mkdtemp(dir=trial.whole.parent)) / "run"
-    out = path.with_suffix(".txt")
-    words = (*BASE, *trial.words, f"hydra.run.dir={path}")
-    status = run(*words, out=out, doomed=(trial.step, trial.moment))
-    if status != -signal.SIGKILL:
-        return Outcome(trial, 0, [f"was not killed, but ended with status {status}: {out.read_text()[-500:]}"])
-    again = trial.step - newest(Run(path)).checkpoint.get("global_step", 0)
-    if status := run(f"resume={path}", out=out):
-        return Outcome(trial, again, [f"ended with status {status} when resumed: {out.read_text()[-500:]}"])
-    mine, its = contents(path), remembered(trial.whole)
-    differences = [key for key in its | mine if mine.get(key) != its.get(key)]
-    shutil.rmtree(path.parent)
+    folder, again = Path(tempfile.mkdtemp(dir=trial.whole.parent)), 0
+    path, out = folder / "run", folder / "out.txt"
+    try:
+        run(*BASE, *trial.words, f"hydra.run.dir={path}", out=out, doomed=(trial.step, trial.moment))
+        again = trial.step - newest(Run(path)).checkpoint.get("global_step", 0)
+        run(f"resume={path}", out=out)
+        mine, its = contents(path), remembered(trial.whole)
+        differences = [key for key in its | mine if mine.get(key) != its.get(key)]
+    except Exception as error:
+        differences = [f"{type(error).__name__}: {error}"]
+    shutil.rmtree(folder)
     return Outcome(trial, again, differences)
 
 
