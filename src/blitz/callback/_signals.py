@@ -1,5 +1,6 @@
 """Signals that ask a process to end, noted for a moment at which it can."""
 
+import os
 import signal
 import threading
 from collections.abc import Iterator
@@ -42,4 +43,4 @@ class Request:
             raise SystemExit(self.status)
         self.by = signal.Signals(number)
         if number == signal.SIGINT:
-            print("\nfinishing the step and saving; Ctrl-C again stops at once", flush=True)
+            os.write(1, b"\nfinishing the step and saving; Ctrl-C again stops at once\n")  # print() may be at work

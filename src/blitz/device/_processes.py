@@ -150,7 +150,7 @@ def _sent_on(processes: Mapping[Connection, SpawnProcess]) -> Iterator[list[int]
             sys.exit(128 + signal.SIGINT)
         asked.append(number)
         if number == signal.SIGINT:
-            print("\nfinishing the step and saving; Ctrl-C again stops at once", flush=True)
+            os.write(1, b"\nfinishing the step and saving; Ctrl-C again stops at once\n")  # print() may be at work
         for process in processes.values():
             process.terminate()
 
