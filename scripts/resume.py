@@ -1,6 +1,6 @@
 """Killed at every step and resumed: is it the run that was not, to the last bit?
 
-``python scripts/resume.py`` (about a quarter of an hour on two cores) takes every schedule, optimizer and accumulation
+``python scripts/resume.py`` (about twenty minutes on two cores) takes every schedule, optimizer and accumulation
 of ``configs/``, and other shapes of a run, on the digits. Each run has dropout, batch norm, augmentation, validation
 within its epochs and two loggers. It is killed by SIGKILL after each of its steps, before the step's checkpoint is
 written and in the midst of that or just after it; resumed; and compared with the run without a break: every number in
