@@ -36,7 +36,7 @@ from rich.table import Column, Table
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 
 from blitz import cli, train
-from blitz.callback.last_checkpoint import LAST, NEXT, LastCheckpoint
+from blitz.callback.last_checkpoint import LAST, NEXT, PREVIOUS, LastCheckpoint
 from blitz.resume import newest
 from blitz.runs import Run
 
@@ -196,6 +196,8 @@ def contents(run: Path) -> dict[str, Any]:
     """Everything that is to be equal, bit for bit, each by its name."""
     found: dict[str, Any] = {}
     for path in sorted(run.glob("checkpoints/*")):
+        if path.name == PREVIOUS:  # of which step it is depends on when the run was saved
+            continue
         checkpoint = torch.load(path, weights_only=True)
         checkpoint.get("resume", {}).pop("loggers", None)  # sizes of the files that the curves are in
         found |= numbers(checkpoint, path.name, str(run))
