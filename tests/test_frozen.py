@@ -106,7 +106,7 @@ def test_a_jobs_whole_command_line_may_be_repeated(unfinished, resume):
     [
         "trainer.max_epochs=7", "trainer.max_steps=9", "data.root=elsewhere", "data.num_workers=3",
         "data.memory_limit=1.5", "data.loader=workers", "trainer.profiler=simple",
-        "callback.progress.every_n_steps=5", "logger.tensorboard.default_hp_metric=true",
+        "callback.progress.every_n_steps=5", "callback.last.every_n_steps=7",
     ],
 )  # fmt: skip
 def test_what_may_change(word, unfinished, resume, capsys):
@@ -196,8 +196,8 @@ def test_longer(finished, tmp_path, command):
     assert again.overrides == [*WORDS, "trainer.max_epochs=2", "callback.progress.every_n_steps=5"]
     assert again.metrics
     (resumed,) = again.environment["resumed"]
-    assert resumed.keys() == {"time", "host", "pid", "command", "git_commit", "packages"}
-    assert (resumed["pid"], resumed["packages"]) == (os.getpid(), {})
+    assert resumed.keys() == {"time", "host", "pid", "command", "git_commit", "differs"}
+    assert (resumed["pid"], resumed["differs"]) == (os.getpid(), [])
     assert not list(run.glob("*.tmp"))
     config = (run / "config.yaml").read_bytes()
     (run / "metrics.json").unlink()

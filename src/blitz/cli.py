@@ -22,7 +22,7 @@ from omegaconf import DictConfig, OmegaConf, read_write
 from omegaconf.errors import OmegaConfBaseException
 
 from blitz import frozen, launch, lock
-from blitz.config import PROJECT, check, leaves, register
+from blitz.config import PROJECT, check, leaves, register, short, word
 from blitz.device import _processes
 
 CONFIGS = PROJECT / "configs"
@@ -38,8 +38,11 @@ def run(task: Callable[[DictConfig], Any], config_name: str) -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then hands the exception to us rather than printing it
     failures: list[BaseException] = []
     started = _processes.launched()
-    # Not Python's own, which Lightning would turn into status 1.
-    interrupt = signal.signal(signal.SIGINT, lambda *_: sys.exit(128 + signal.SIGINT))
+    # Not Lightning's, which would turn Ctrl-C into status 1 and SIGTERM into 0, where the run is not just training.
+    handlers = {number: signal.getsignal(number) for number in _processes.ASKED}
+    for number, handler in handlers.items():
+        if handler is not signal.SIG_IGN:  # as of nohup
+            signal.signal(number, _end)
     try:
         if started and started.rank > 0:  # rank 0 alone reads the command line
             if job := _processes.share():
@@ -61,7 +64,12 @@ def run(task: Callable[[DictConfig], Any], config_name: str) -> None:
                 _processes.share(b"")  # where it came to no job, the others are still waiting for one
         if not verbose:
             os.environ.pop("HYDRA_FULL_ERROR", None)
-        signal.signal(signal.SIGINT, interrupt)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+
+
+def _end(number: int, _: Any) -> None:
+    sys.exit(128 + signal.SIGINT if number == signal.SIGINT else _processes.STOPPED)
 
 
 def _job(
@@ -98,8 +106,11 @@ def _job(
                 raise
             failures.append(error)  # raised again by run(): from here Hydra would announce it in a line of its own
         except SystemExit:  # a signal has stopped it
-            if fresh and not any(folder.iterdir()):
-                folder.rmdir()
+            if (folder / "environment.json").exists() and config_name == "train":
+                print(f"to go on: blitz-train {word('resume', short(folder))}", file=sys.stderr, flush=True)
+            elif fresh:
+                with contextlib.suppress(OSError):  # something is in it
+                    folder.rmdir()
             raise
         finally:
             gc.collect()  # trainer, data and callbacks refer to each other: the images would stay until Python ends

@@ -2,8 +2,10 @@
 
 import hashlib
 import math
+import os
 import random
 import re
+import shlex
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -118,6 +120,20 @@ def existing(key: str, run: str) -> Path:
     if overrides.is_file() and overrides.read_text(encoding="utf-8").startswith("- checkpoint="):
         raise ValueError(f"{key}={run}: the folder of an evaluation, not of a training run")
     return path
+
+
+def short(path: Path) -> str:
+    """The path as one would type it from here."""
+    relative = os.path.relpath(path) if path.drive == Path.cwd().drive else str(path)
+    return str(path) if relative.startswith("..") else relative
+
+
+def word(key: str, path: str | Path) -> str:
+    """``key=path`` for a command line, quoted for Hydra's grammar and for the shell where either needs it."""
+    text = str(path)
+    if not re.fullmatch(r"[A-Za-z0-9_./:+-]+", text):
+        text = "'" + text.replace("'", "\\'") + "'"
+    return shlex.quote(f"{key}={text}")
 
 
 _RESOLVERS: dict[str, Callable[..., Any]] = {

@@ -15,13 +15,14 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from blitz.config import AUTO, TrainConfig, existing, leaves
+from blitz.config import word as as_word
 
 # What may change when a run goes on or is run again: nothing that says what is learned, from what and in which order.
 LONGER = ("trainer.max_epochs", "trainer.max_steps")
 ROUNDING = ("device", "device.*", "trainer.accelerator", "trainer.strategy", "trainer.devices", "trainer.num_nodes",
             "threads")  # fmt: skip
 EXACT = ("data.root", "data.num_workers", "data.memory_limit", "data.loader", "trainer.profiler", "callback.progress.*",
-         "callback.last.*", "logger.*.*")  # fmt: skip
+         "callback.last.every_n_steps", "callback.last.time_share")  # fmt: skip
 SPREAD = ("trainer.accelerator", "trainer.strategy", "trainer.devices")  # what follows device=
 LAID_OUT = "total_steps"  # in a schedule, the run's whole length
 
@@ -93,7 +94,7 @@ def _resume(composed: DictConfig, folder: Path, given: list[Word]) -> Job | None
 def _reproduce(composed: DictConfig, folder: Path, given: list[Word], name: str) -> Job:
     run = _Recorded(existing("reproduce", name), name)
     if run.metrics is None:
-        raise ValueError(f"reproduce={name}: not finished; blitz-train resume={shlex.quote(name)} goes on with it")
+        raise ValueError(f"reproduce={name}: not finished; blitz-train {as_word('resume', name)} goes on with it")
     cfg = run.config(folder)
     cfg.reproduce = composed.reproduce
     changed = run.change(cfg, composed, given, (*ROUNDING, *EXACT))
@@ -132,7 +133,7 @@ class _Recorded:
         """How to train longer."""
         if not self._laid_out():
             more = 2 * (self._config["trainer"].get("max_epochs") or 10)
-            return f"to train longer: blitz-train resume={shlex.quote(self.name)} trainer.max_epochs={more}"
+            return f"to train longer: blitz-train {as_word('resume', self.name)} trainer.max_epochs={more}"
         return f"its schedule ends there; to train on from its weights: blitz-train {self._as_start()}"
 
     def config(self, folder: Path) -> DictConfig:
@@ -147,7 +148,13 @@ class _Recorded:
             inside = isinstance(node, str) and was and f"{node}{sep}".startswith(f"{was}{sep}")
             return f"{folder}{node[len(was) :]}" if inside else node
 
-        cfg = OmegaConf.merge(OmegaConf.structured(TrainConfig), moved(self._config))
+        try:
+            cfg = OmegaConf.merge(OmegaConf.structured(TrainConfig), moved(self._config))
+        except OmegaConfBaseException as error:
+            reason = str(error).partition("\n")[0]
+            raise ValueError(
+                f"{self._folder / 'config.yaml'}: made by another version of the code: {reason}"
+            ) from error
         assert isinstance(cfg, DictConfig)
         for key, reference in self._references.items():  # a value that follows another follows it again
             value, again = _at(cfg, key), None
@@ -206,7 +213,9 @@ class _Recorded:
         """The words of a new run like this one, from its weights."""
         gone = ("init_from", "reproduce", *([new.key, f"{new.key}.*"] if new else []))
         words = {word.key: word.text for word in self.given if not _matches(word.key, gone)}
-        return shlex.join([f"init_from={self.name}", *([new.text] if new else []), *words.values()])
+        return " ".join(
+            [as_word("init_from", self.name), *map(shlex.quote, [*([new.text] if new else []), *words.values()])]
+        )
 
 
 def _differing(key: str, cfg: DictConfig, composed: DictConfig) -> Iterator[tuple[str, Any]]:

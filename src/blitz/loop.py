@@ -5,8 +5,6 @@ due, and a run saved there does not go on as it would have. ``Keeper.pause`` is 
 step, its validation and its logging, and after an epoch.
 """
 
-import signal
-import sys
 from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -22,7 +20,6 @@ from lightning.pytorch.loops.training_epoch_loop import _TrainingEpochLoop
 from lightning.pytorch.plugins.precision import DoublePrecision, HalfPrecision, MixedPrecision, Precision
 from lightning.pytorch.profilers import PassThroughProfiler
 from lightning.pytorch.strategies import Strategy
-from lightning.pytorch.utilities.exceptions import SIGTERMException
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch import Tensor
 from torch.optim import Optimizer
@@ -54,11 +51,8 @@ class FitLoop(_FitLoop):
         _Loop.restarting.fset(self, restarting and progress.ready != progress.processed)  # type: ignore[attr-defined]
 
     def run(self) -> None:
-        try:
-            with self._keeper.on_duty() if self._keeper else nullcontext():
-                super().run()
-        except SIGTERMException:  # Lightning's own answer, where there is no keeper: it would end with status 0
-            sys.exit(128 + signal.SIGTERM)
+        with self._keeper.on_duty() if self._keeper else nullcontext():
+            super().run()
 
     def on_advance_start(self) -> None:
         # A schedule that asks for the number of steps has the loader made before Lightning has read its state.

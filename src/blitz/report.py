@@ -1,7 +1,6 @@
 """What the terminal shows of a run: what it is before it starts, and how good it was in the end."""
 
 import logging
-import os
 import shutil
 import sys
 import warnings
@@ -17,6 +16,7 @@ from rich.markup import escape
 from rich.table import Column, Table
 from torch import Tensor
 
+from blitz.config import short
 from blitz.data._datamodule import ImageDataModule
 from blitz.reproduce import compare, differences
 from blitz.resume import Resumable
@@ -37,12 +37,6 @@ for _message in (
     "It is recommended to use `self.log",  # sync_dist: the figures are those of all processes already
 ):
     warnings.filterwarnings("ignore", _message)
-
-
-def short(path: Path) -> str:
-    """The path as one would type it from here."""
-    relative = os.path.relpath(path) if path.drive == Path.cwd().drive else str(path)
-    return str(path) if relative.startswith("..") else relative
 
 
 def per_class(classes: Sequence[str], confusion: Tensor) -> Table:
@@ -115,6 +109,8 @@ def start(
     if resumed is not None:
         for line in resumed.damaged:
             facts(damaged=line)
+        for line in resumed.differs:
+            facts(differs=f"{line}: from here on perhaps not the same bits")
         facts(goes_on=_where(resumed))
     if config["init_from"]:
         facts(init_from=short(Path(config["init_from"])))

@@ -1,6 +1,7 @@
 """Compare a run with the one that it is to reproduce: what differs around them, and what they gave."""
 
 import hashlib
+from collections.abc import Mapping
 from typing import Any
 
 from blitz.runs import Run
@@ -8,7 +9,10 @@ from blitz.runs import Run
 
 def differences(was: Run, now: Run) -> list[str]:
     """What may give two runs of one config different figures, a line each; what one has not recorded is left out."""
-    before, after = (_comparable(run) for run in (was, now))
+    return changes(*(facts_of(run.environment) | _diff(run) for run in (was, now)))
+
+
+def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
     return [
         f"{key} is {after[key]}, was {before[key]}"
         for key in before
@@ -16,17 +20,21 @@ def differences(was: Run, now: Run) -> list[str]:
     ]
 
 
-def _comparable(run: Run) -> dict[str, Any]:
-    facts = run.environment
-    diff = run.path / "git.diff"
-    flat = {key: facts.get(key) for key in ("python", "platform", "cpus", "threads", "device", "gpus", "git_commit")}
-    flat |= facts.get("packages", {})
-    if facts.get("git_commit"):
-        flat["git.diff"] = hashlib.sha256(diff.read_bytes()).hexdigest()[:12] if diff.exists() else "empty"
-    for split, checksum in facts.get("data", {}).items():  # pixels and files have checksums of their own
+def facts_of(environment: Mapping[str, Any]) -> dict[str, Any]:
+    """Of an environment.json, flat: what figures may depend on."""
+    names = ("python", "platform", "cpus", "threads", "device", "gpus", "git_commit")
+    flat = {name: environment.get(name) for name in names} | environment.get("packages", {})
+    for split, checksum in environment.get("data", {}).items():  # pixels and files have checksums of their own
         kind, _, digest = checksum.partition(":")
         flat[f"data checksum ({split}, {kind})"] = digest[:12]
-    return flat | {"checkpoint of init_from": (facts.get("init_from") or "")[:12] or None}
+    return flat | {"checkpoint of init_from": (environment.get("init_from") or "")[:12] or None}
+
+
+def _diff(run: Run) -> dict[str, str]:
+    if not run.environment.get("git_commit"):
+        return {}
+    file = run.path / "git.diff"
+    return {"git.diff": hashlib.sha256(file.read_bytes()).hexdigest()[:12] if file.exists() else "empty"}
 
 
 def compare(was: Run, now: Run) -> tuple[int, list[str]]:

@@ -35,7 +35,7 @@ from torch import Tensor
 
 from blitz import atomic
 from blitz.callback.last_checkpoint import LAST, PREVIOUS
-from blitz.config import PROJECT
+from blitz.config import PROJECT, word
 from blitz.data._transforms import Transform
 from blitz.task.classify import Classify
 
@@ -99,7 +99,7 @@ def begin(path: Path, config: Mapping[str, Any], overrides: Sequence[str], **fac
     if (path / "config.yaml").exists():
         raise ValueError(
             f"{path} holds a run already, and runs are never overwritten: choose another hydra.run.dir, or go on with "
-            f"it: resume={path}"
+            f"it: {word('resume', path)}"
         )
     texts = {
         "overrides.yaml": as_yaml(list(overrides)),

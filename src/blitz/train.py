@@ -18,14 +18,14 @@ def train(cfg: DictConfig) -> float | None:
     config = build.plain(cfg)
     build.check(config)
     seed_everything(cfg.seed, verbose=False)
+    run = runs.Run(Path(cfg.run_dir))
+    if cfg.resume and cfg.threads is None:  # another number would sum in another order
+        cfg.threads = run.environment.get("threads")
     trainer = build.trainer(cfg)
     task = build.task(cfg)
-    run = runs.Run(Path(cfg.run_dir))
     weights = runs.start_from(task, cfg.init_from) if cfg.init_from and not run.saved else None
-    if trainer.global_rank:
-        seed_everything(
-            cfg.seed + trainer.global_rank, verbose=False
-        )  # all have built one network; dropout is their own
+    if trainer.global_rank:  # all have built one network; dropout is their own
+        seed_everything(cfg.seed + trainer.global_rank, verbose=False)
     data = build.data(cfg)
     build.ready(data, trainer, "fit", "test")
     build.check_metrics(cfg, task, data)
@@ -33,10 +33,10 @@ def train(cfg: DictConfig) -> float | None:
     newest = None
     if trainer.is_global_zero:
         words = HydraConfig.get().overrides.task
+        facts = build.facts(cfg, trainer, data)
         if cfg.resume:
-            newest = resume.go_on(run, trainer, config, words)
+            newest = resume.go_on(run, trainer, config, words, facts)
         else:
-            facts = build.facts(cfg, trainer, data)
             runs.begin(run.path, config, words, **facts, init_from=weights, reproduces=cfg.reproduce)
         report.start(run.path, cfg, task, data, trainer, newest)
         for logger in trainer.loggers:

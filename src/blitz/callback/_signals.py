@@ -9,7 +9,9 @@ from typing import Any
 
 # SLURM and other schedulers send which of them they are told to before they kill.
 ASKED = tuple(
-    signal.Signals[name] for name in ("SIGTERM", "SIGINT", "SIGUSR1", "SIGUSR2") if name in signal.Signals.__members__
+    signal.Signals[name]
+    for name in ("SIGTERM", "SIGINT", "SIGHUP", "SIGUSR1", "SIGUSR2")
+    if name in signal.Signals.__members__
 )
 
 

@@ -6,7 +6,6 @@ and whether a callback has stopped the training; and its ModelCheckpoint saves i
 """
 
 import os
-import shlex
 import sys
 import time
 from collections.abc import Iterator
@@ -26,23 +25,22 @@ LAST, PREVIOUS, NEXT = "last.ckpt", "previous.ckpt", "next.ckpt"
 
 
 class LastCheckpoint(Checkpoint):
-    """Saves every so many steps, after each epoch, at the end, and when a signal asks the run to stop.
+    """Saves every so many steps, after each epoch, at the end, and when a signal asks the run to stop, in
+    ``checkpoints`` below the Trainer's ``default_root_dir``.
 
     On SIGTERM, SIGUSR1 or SIGUSR2 the step is finished, the run saved, and the process ends with status 143; on the
     first Ctrl-C with 130. The second ends it at once. What was saved before is kept as ``previous.ckpt``.
 
     Args:
-        every_n_steps: optimizer steps: a run that is killed has no more than these to do again.
-        time_share: of the run's time goes into saving at the most, and the steps between two saves become more where
-            it would. None: no limit.
+        every_n_steps: optimizer steps that a run has to do again at the most when it is killed, but where ...
+        time_share: ... more than this part of its time would go into saving: then as many as need be. None: no limit.
     """
 
-    def __init__(self, dirpath: str, every_n_steps: int = 100, time_share: float | None = 0.02) -> None:
+    def __init__(self, every_n_steps: int = 100, time_share: float | None = 0.02) -> None:
         if every_n_steps < 1:
             raise ValueError(f"callback.last.every_n_steps={every_n_steps} is not valid: it must be >= 1")
         if time_share is not None and not 0 < time_share <= 1:
             raise ValueError(f"callback.last.time_share={time_share} is not valid: it must be > 0 and <= 1, or null")
-        self.folder = Path(dirpath)
         self.every_n_steps = every_n_steps
         self.time_share = time_share
         self._request = Request()
@@ -52,6 +50,7 @@ class LastCheckpoint(Checkpoint):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         self._trainer = trainer
+        self.folder = Path(trainer.default_root_dir) / "checkpoints"
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         randoms: list[Any] = [_random_state.get()]
@@ -63,11 +62,10 @@ class LastCheckpoint(Checkpoint):
             "random": randoms,
             "metrics": {key: value.detach().cpu().clone() for key, value in trainer.callback_metrics.items()},
             "should_stop": trainer.should_stop,
-            "loggers": {
-                type(logger).__name__: logger.mark(trainer.global_step)
+            "loggers": [
+                logger.mark(trainer.global_step) if trainer.is_global_zero and hasattr(logger, "mark") else {}
                 for logger in trainer.loggers
-                if trainer.is_global_zero and hasattr(logger, "mark")
-            },
+            ],
         }
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
@@ -116,13 +114,9 @@ class LastCheckpoint(Checkpoint):
             self._save()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        if isinstance(exception, SystemExit) and trainer.is_global_zero:
+        if isinstance(exception, SystemExit) and trainer.is_global_zero and trainer.state.fn == "fit":
             by = self._request.by.name if self._request.by else "a signal to another process"
-            folder = os.path.relpath(self.folder.parent)
-            words = shlex.join(
-                ["blitz-train", f"resume={folder if not folder.startswith('..') else self.folder.parent}"]
-            )
-            print(f"stopped by {by} after step {self._saved[0]:,}; to go on: {words}", file=sys.stderr, flush=True)
+            print(f"stopped by {by} after step {self._saved[0]:,}", file=sys.stderr, flush=True)
 
     def _progress(self) -> tuple[int, int]:
         """Steps and epochs that are done."""

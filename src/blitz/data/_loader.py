@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from blitz.callback._signals import ASKED
 from blitz.data._random import generator
 from blitz.data._transforms import normalize
 from blitz.data.augment import Augmentation
@@ -162,11 +161,11 @@ class Loader:
 
 
 def _deaf(_: int) -> None:
-    """SLURM and terminals send their signals to workers too, which are to fetch on until the run has been saved."""
-    for number in ASKED:
-        if number != signal.SIGTERM:
-            signal.signal(number, signal.SIG_IGN)
-    if hasattr(signal, "sigwaitinfo"):  # elsewhere torch ends a worker by any SIGTERM
+    """Schedulers and terminals send signals to workers too, which are to fetch on until the run has been saved."""
+    for name in ("SIGINT", "SIGHUP", "SIGUSR1", "SIGUSR2"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
+    if hasattr(signal, "sigwaitinfo"):  # by SIGTERM torch ends them; elsewhere by anybody's
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
         threading.Thread(target=_end_by_parent, daemon=True).start()
 

@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 MEETING = "BLITZ_MEETING"
 SHELLS = ("bash", "interactive")  # names of SLURM jobs in which nothing was started yet
 GRACE = 3.0  # seconds that the other processes have to end by themselves, once one has failed
+ASKED = tuple(
+    getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGHUP", "SIGUSR1", "SIGUSR2") if hasattr(signal, name)
+)
 STOPPED = 128 + signal.SIGTERM  # the status of a process that has saved the run because a signal asked it to end
 
 
@@ -154,10 +157,11 @@ def _sent_on(processes: Mapping[Connection, SpawnProcess]) -> Iterator[list[int]
         for process in processes.values():
             process.terminate()
 
-    names = ("SIGTERM", "SIGINT", "SIGUSR1", "SIGUSR2")
-    numbers = [getattr(signal, name) for name in names if hasattr(signal, name)]
-    before = {number: signal.signal(number, send_on) for number in numbers}
+    before = {number: signal.getsignal(number) for number in ASKED}
     try:
+        for number, handler in before.items():
+            if handler is not signal.SIG_IGN:  # as of nohup
+                signal.signal(number, send_on)
         yield asked
     finally:
         for number, handler in before.items():
@@ -172,7 +176,9 @@ def _rank(
     answer: Connection,
 ) -> None:
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all, but it is the parent's to send on
+    for number in ASKED:  # a terminal or scheduler sends them to all, but they are the parent's to send on, as SIGTERM
+        signal.signal(number, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(STOPPED))
     os.environ.update(variables)
     if log:
         with log.open("ab") as file:

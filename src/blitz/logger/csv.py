@@ -10,6 +10,8 @@ from lightning.pytorch import loggers
 from lightning.pytorch.loggers.csv_logs import ExperimentWriter
 from lightning.pytorch.utilities import rank_zero_only
 
+from blitz.logger import to_disk
+
 
 class CSVLogger(loggers.CSVLogger):
     """``mark`` says how many rows there are, ``rewind`` drops those that came later."""
@@ -31,22 +33,29 @@ class CSVLogger(loggers.CSVLogger):
         self._rows += 1
 
     def mark(self, step: int) -> dict[str, Any]:
+        self.save()
+        if self._rows:
+            to_disk(self._path)
         return {"rows": self._rows}
 
     def rewind(self, mark: dict[str, Any]) -> None:
         """To be called before anything is logged; an empty mark is the start."""
-        path = Path(self.log_dir) / ExperimentWriter.NAME_METRICS_FILE
-        self._rows = mark.get("rows", 0)
-        if not self._rows:
-            path.unlink(missing_ok=True)
+        rows: list[list[str]] = []
+        if self._path.exists() and mark.get("rows"):
+            with self._path.open(newline="", encoding="utf-8") as file:
+                rows = list(csv.reader(file))[: 1 + mark["rows"]]
+        if not rows:
+            self._path.unlink(missing_ok=True)
             return
-        with path.open(newline="", encoding="utf-8") as file:
-            header, *rows = csv.reader(file)
-        temporary = path.with_suffix(".tmp")
+        self._header, self._rows = rows[0], len(rows) - 1
+        temporary = self._path.with_suffix(".tmp")
         with temporary.open("w", newline="", encoding="utf-8") as file:
-            csv.writer(file).writerows([header, *rows[: self._rows]])
-        temporary.replace(path)
-        self._header = header
+            csv.writer(file).writerows(rows)
+        temporary.replace(self._path)
+
+    @property
+    def _path(self) -> Path:
+        return Path(self.log_dir) / ExperimentWriter.NAME_METRICS_FILE
 
 
 class _Writer(ExperimentWriter):

@@ -16,6 +16,8 @@ from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData, Sessi
 from tensorboard.summary.writer.event_file_writer import _AsyncWriterThread
 from torch.utils.tensorboard.summary import hparams
 
+from blitz.logger import to_disk
+
 
 class TensorBoardLogger(loggers.TensorBoardLogger):
     """A run's hyper-parameters are written when it starts and its end when it ends, and no list of columns.
@@ -52,7 +54,10 @@ class TensorBoardLogger(loggers.TensorBoardLogger):
 
     def mark(self, step: int) -> dict[str, Any]:
         self.experiment.flush()
-        return {"step": step, "sizes": {path.name: path.stat().st_size for path in self._files()}}
+        files = self._files()
+        if files:
+            to_disk(files[-1])
+        return {"step": step, "sizes": {path.name: path.stat().st_size for path in files}}
 
     def rewind(self, mark: dict[str, Any]) -> None:
         """To be called before anything is logged; an empty mark is the start."""
@@ -60,7 +65,7 @@ class TensorBoardLogger(loggers.TensorBoardLogger):
         self._kwargs["purge_step"] = mark.get("step", -1) + 1  # for a server that has read what is cut off
         for path in self._files():
             if path.name in sizes:
-                os.truncate(path, sizes[path.name])
+                os.truncate(path, min(sizes[path.name], path.stat().st_size))  # it would lengthen a shorter one
             else:
                 path.unlink()
 
