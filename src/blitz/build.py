@@ -205,9 +205,18 @@ def ready(data: ImageDataModule, trainer: Trainer, *stages: str) -> None:
 
 def facts(cfg: DictConfig, trainer: Trainer, data: ImageDataModule) -> dict[str, Any]:
     """What is known of a run only now that it is built, for its environment.json."""
-    where = f"{trainer.world_size} x {trainer.strategy.root_device.type}"
-    known = {"device": where, "threads": torch.get_num_threads(), "data": data.checksums()}
+    known = {"device": _where(trainer), "threads": torch.get_num_threads(), "data": data.checksums()}
     return known | {"references": references(cfg)}
+
+
+def keep_threads(environment: Mapping[str, Any], trainer: Trainer) -> None:
+    """Take those that a run has had, where it goes on on the same device: another number sums in another order."""
+    if environment.get("device") == _where(trainer):
+        torch.set_num_threads(environment["threads"])
+
+
+def _where(trainer: Trainer) -> str:
+    return f"{trainer.world_size} x {trainer.strategy.root_device.type}"
 
 
 class _Unprofiled(PassThroughProfiler):

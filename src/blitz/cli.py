@@ -102,7 +102,6 @@ def _job(
             if multirun:
                 name = " ".join(config.overrides.task)
                 print(f"failed: {name}: {explain(error, config_name, [])}", file=sys.stderr, flush=True)
-            if multirun:
                 raise
             failures.append(error)  # raised again by run(): from here Hydra would announce it in a line of its own
         except SystemExit:  # a signal has stopped it

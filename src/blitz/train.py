@@ -19,10 +19,10 @@ def train(cfg: DictConfig) -> float | None:
     build.check(config)
     seed_everything(cfg.seed, verbose=False)
     run = runs.Run(Path(cfg.run_dir))
-    if cfg.resume and cfg.threads is None:  # another number would sum in another order
-        cfg.threads = run.environment.get("threads")
     trainer = build.trainer(cfg)
     task = build.task(cfg)
+    if cfg.resume and cfg.threads is None:
+        build.keep_threads(run.environment, trainer)
     weights = runs.start_from(task, cfg.init_from) if cfg.init_from and not run.saved else None
     if trainer.global_rank:  # all have built one network; dropout is their own
         seed_everything(cfg.seed + trainer.global_rank, verbose=False)
