@@ -35,7 +35,7 @@ from rich.progress import track
 from rich.table import Column, Table
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 
-from blitz import cli, train
+from blitz import atomic, cli, train
 from blitz.callback.last_checkpoint import LAST, NEXT, PREVIOUS, LastCheckpoint
 from blitz.resume import newest
 from blitz.runs import Run
@@ -139,8 +139,8 @@ def to_die(step: int, moment: str, cfg: DictConfig) -> float | None:
     def die(*_: Any) -> None:
         os.killpg(0, signal.SIGKILL)
 
-    def torn(file: int) -> None:
-        os.ftruncate(file, os.fstat(file).st_size // 2)
+    def torn(path: Path, content: memoryview) -> None:
+        path.with_name(path.name + atomic.TEMPORARY).write_bytes(content[: len(content) // 2])
         die()
 
     def renamed(path: Path, target: Any) -> Path:
@@ -152,7 +152,7 @@ def to_die(step: int, moment: str, cfg: DictConfig) -> float | None:
         if keeper._trainer.global_step < step:
             return pause(keeper)
         if moment == "half":
-            os.fsync = torn
+            atomic.write = torn
         elif moment in ("written", "between"):
             Path.replace = renamed
         if moment != "before":
