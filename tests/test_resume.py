@@ -116,8 +116,9 @@ def _renamed(node: object, folder: str) -> object:
 
 def _differing(a: object, b: object, where: str = "") -> list[str]:
     if isinstance(a, dict) and isinstance(b, dict):
-        keys = {*a, *b}
-        return [line for key in keys for line in _differing(a.get(key), b.get(key), f"{where}/{key}")]
+        if a.keys() != b.keys():
+            return [f"{where}: {sorted(map(str, a.keys() ^ b.keys()))} in one of them"]
+        return [line for key in a for line in _differing(a[key], b[key], f"{where}/{key}")]
     if isinstance(a, list | tuple) and isinstance(b, list | tuple) and len(a) == len(b):
         return [line for i, (x, y) in enumerate(zip(a, b, strict=True)) for line in _differing(x, y, f"{where}/{i}")]
     if isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor):
@@ -136,11 +137,20 @@ def _points(run: Path) -> list[tuple[str, int, float]]:
     ]
 
 
+def without_a_break(folder: Path, device: str) -> Path:
+    whole(*WHOLE, *OFTEN, f"device={device}", f"hydra.run.dir={folder / 'run'}", out=folder / "out.txt")
+    return folder / "run"
+
+
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory):
-    run = tmp_path_factory.mktemp("whole") / "run"
-    whole(*WHOLE, *OFTEN, "device=cpu", f"hydra.run.dir={run}", out=run.parent / "out.txt")
-    return run
+    return without_a_break(tmp_path_factory.mktemp("whole"), "cpu")
+
+
+@pytest.fixture(scope="module")
+def twins(tmp_path_factory):
+    """Of two processes."""
+    return without_a_break(tmp_path_factory.mktemp("twins"), "ddp_cpu")
 
 
 @POSIX
@@ -153,13 +163,6 @@ def test_a_chain_of_ends(by, uninterrupted, tmp_path):
     same(run, uninterrupted)
     tags = EventAccumulator(str(run)).Reload().Tags()["scalars"]
     assert {"train/loss_step", "train/loss", "val/acc", "test/acc"} <= set(tags)
-
-
-@pytest.fixture(scope="module")
-def twins(tmp_path_factory):
-    run = tmp_path_factory.mktemp("twins") / "run"
-    whole(*WHOLE, *OFTEN, "device=ddp_cpu", f"hydra.run.dir={run}", out=run.parent / "out.txt")
-    return run
 
 
 @POSIX
@@ -460,8 +463,6 @@ def test_longer(limit, train, command):
     assert (run / "metrics.json").exists()
     command("blitz-train", f"resume={run}", f"trainer.{limit}={more}")
     long = train(*base, f"trainer.{limit}={more}", into="long")
-    for path in (run, long):  # the config says by which way it came to its length
-        (path / "checkpoints" / "previous.ckpt").unlink()
     same(run, long)
 
 
