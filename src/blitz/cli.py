@@ -28,6 +28,12 @@ from blitz.device import _processes
 CONFIGS = PROJECT / "configs"
 
 
+def _end(number: int, _: Any) -> None:
+    """Where the run is not just training. Lightning's own would end Ctrl-C with status 1, and SIGTERM with 0."""
+    sys.exit(128 + signal.SIGINT if number == signal.SIGINT else _processes.STOPPED)
+
+
+@_processes.answered(_end)
 def run(task: Callable[[DictConfig], Any], config_name: str) -> None:
     """Compose ``configs/<config_name>.yaml`` with the command line and call ``task`` on it, once or for each job.
 
@@ -38,11 +44,6 @@ def run(task: Callable[[DictConfig], Any], config_name: str) -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then hands the exception to us rather than printing it
     failures: list[BaseException] = []
     started = _processes.launched()
-    # Not Lightning's, which would turn Ctrl-C into status 1 and SIGTERM into 0, where the run is not just training.
-    handlers = {number: signal.getsignal(number) for number in _processes.ASKED}
-    for number, handler in handlers.items():
-        if handler is not signal.SIG_IGN:  # as of nohup
-            signal.signal(number, _end)
     try:
         if started and started.rank > 0:  # rank 0 alone reads the command line
             if job := _processes.share():
@@ -64,12 +65,6 @@ def run(task: Callable[[DictConfig], Any], config_name: str) -> None:
                 _processes.share(b"")  # where it came to no job, the others are still waiting for one
         if not verbose:
             os.environ.pop("HYDRA_FULL_ERROR", None)
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
-
-
-def _end(number: int, _: Any) -> None:
-    sys.exit(128 + signal.SIGINT if number == signal.SIGINT else _processes.STOPPED)
 
 
 def _job(

@@ -144,6 +144,20 @@ def run(work: Callable[[], Any], count: int, folder: Path, explain: Callable[[Ba
 
 
 @contextmanager
+def answered(by: Callable[[int, Any], None]) -> Iterator[None]:
+    """Signals that ask this process to end call ``by``; those that it ignores, as under nohup, it ignores still."""
+    before = {number: signal.getsignal(number) for number in ASKED}
+    try:
+        for number, handler in before.items():
+            if handler is not signal.SIG_IGN:
+                signal.signal(number, by)
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
 def _sent_on(processes: Mapping[Connection, SpawnProcess]) -> Iterator[list[int]]:
     """Signals that would end this process end the others instead; gives those that came."""
     asked: list[int] = []
@@ -157,15 +171,8 @@ def _sent_on(processes: Mapping[Connection, SpawnProcess]) -> Iterator[list[int]
         for process in processes.values():
             process.terminate()
 
-    before = {number: signal.getsignal(number) for number in ASKED}
-    try:
-        for number, handler in before.items():
-            if handler is not signal.SIG_IGN:  # as of nohup
-                signal.signal(number, send_on)
+    with answered(send_on):
         yield asked
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _rank(
