@@ -1,6 +1,8 @@
 """Imports run one way: entry points -> build, runs, report -> task, data, callback, model -> torch."""
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -43,3 +45,18 @@ def test_imports(path):
 
 def test_hydra_plugins_is_a_namespace_package():
     assert not (SRC / "hydra_plugins" / "__init__.py").exists()
+
+
+@pytest.mark.parametrize("imported", ["lightning", "lightning.no_such_module"])
+def test_garbage_is_collected_again_after_the_imports(imported):
+    script = f"""
+import contextlib, gc
+from blitz import cli
+with contextlib.suppress(ImportError), cli.imports():
+    assert not gc.isenabled()
+    import {imported}
+assert gc.isenabled() and gc.get_freeze_count() > 100_000
+with cli.imports():
+    assert gc.isenabled()
+"""
+    subprocess.run([sys.executable, "-c", script], check=True)

@@ -12,7 +12,8 @@ def evaluate(cfg: DictConfig) -> None:
     if (cfg.run is None) == (cfg.checkpoint is None):
         raise ValueError("name what to evaluate: run=DIR or checkpoint=FILE")
 
-    from blitz import build, report, runs
+    with cli.imports():
+        from blitz import build, report, runs
 
     path = runs.checkpoint_file(cfg.run or cfg.checkpoint)
     config = runs.read_checkpoint(path)["config"]
