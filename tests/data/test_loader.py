@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from blitz.data import _loader
 from blitz.data._loader import Loader, Split
 from blitz.data._random import generator
 from blitz.data.augment import Cutout, Flip, Translate
@@ -63,6 +64,24 @@ def test_augmentation_is_a_function_of_seed_epoch_and_image():
     assert torch.equal(first, images(shuffle=False)), "in whatever order"
     assert not torch.equal(first, images(epoch=1))
     assert not torch.equal(first, images(seed=1))
+
+
+@pytest.mark.parametrize("batch_size", [1, 4, 10])
+@pytest.mark.parametrize(("rank", "world_size"), [(0, 1), (0, 3), (2, 3)])
+def test_small_batches_are_the_same_prepared_together(batch_size, rank, world_size, monkeypatch):
+    options = {"shuffle": True, "augment": [Flip(), Translate(2)], "rank": rank, "world_size": world_size}
+
+    def batches(taken=0):
+        it = loader(batch_size, **options)
+        it.load_state_dict({"taken": taken})
+        return [(images, labels, it.state_dict()["taken"]) for images, labels in it]
+
+    monkeypatch.setattr(_loader, "GROUP", 1)
+    apart = batches()
+    assert [taken for *_, taken in apart] == list(range(1, len(apart) + 1))
+    monkeypatch.setattr(_loader, "GROUP", 32)
+    for taken in range(len(apart) + 1):  # also where a run goes on in the middle of a group
+        torch.testing.assert_close(batches(taken), apart[taken:], rtol=0, atol=0)
 
 
 def test_flip():

@@ -14,6 +14,8 @@ from blitz.data._random import generator
 from blitz.data._transforms import normalize
 from blitz.data.augment import Augmentation
 
+GROUP = 128  # images prepared at once, where batches are smaller: of 4 images a call takes longer than what it does
+
 
 class Images(Protocol):
     """What a uint8 tensor ``(n, channels, size, size)`` is, and what decodes its images when they are asked for.
@@ -136,17 +138,25 @@ class Loader:
         n = len(self.split.labels)
         draws = [a.draw(n, self.seed + i, self.epoch).to(self.device) for i, a in enumerate(self.augment)]
         self._taken, self._start = self._start, 0
-        rows = self._rows()[self._taken :]
-        parts = [batch.tensor_split(self.world_size)[self.rank] for batch in rows]
+        group = max(1, GROUP // self.batch_size)
+        done, skip = divmod(self._taken, group)  # groups begin where they do in a whole epoch
+        batches = self._batches()
+        groups = [batches[first : first + group] for first in range(done * group, len(batches), group)]
+        ours = [[batch.tensor_split(self.world_size)[self.rank] for batch in group] for group in groups]
         # Where there is nothing to yield one image is fetched all the same: files that are not read have no shape.
-        wanted = [part if len(part) else batch[:1] for part, batch in zip(parts, rows, strict=True)]
-        for part, here, (images, labels) in zip(parts, wanted, self._fetch(wanted), strict=True):
+        rows = [torch.cat(part) for part in ours]
+        rows = [here if len(here) else group[0][:1] for here, group in zip(rows, groups, strict=True)]
+        for part, here, (images, labels) in zip(ours, rows, self._fetch(rows), strict=True):
             for augmentation, drawn in zip(self.augment, draws, strict=True):
                 images = augmentation.apply(images, drawn[here])
-            self._taken += 1
-            yield normalize(images, self.mean, self.std)[: len(part)], labels[: len(part)]
+            sizes = [len(batch) for batch in part]
+            images, labels = normalize(images, self.mean, self.std)[: sum(sizes)], labels[: sum(sizes)]
+            for pair in list(zip(torch.split(images, sizes), torch.split(labels, sizes), strict=True))[skip:]:
+                self._taken += 1
+                yield pair
+            skip = 0
 
-    def _rows(self) -> Sequence[Tensor]:
+    def _batches(self) -> Sequence[Tensor]:
         """The epoch's batches, as rows of the split."""
         n = len(self.split.labels)
         rng = generator(self.seed, "order", self.epoch)
