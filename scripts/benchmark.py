@@ -348,7 +348,11 @@ class Benchmark:
             cfg = compose(*images, f"device={device}", f"run_dir={folder}", *overrides)
             trainer, task, data = build.trainer(cfg), build.task(cfg), build.data(cfg)
             data.splits = dict(self.splits(images))
-            yield trainer, task, data
+            try:
+                yield trainer, task, data
+            finally:  # what the template has set for its whole process, and the peers do not have
+                torch.backends.mkldnn.enabled = True  # type: ignore[assignment]
+                os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"
 
     def train(self, batch: int, *overrides: str) -> float:
         clock = StepClock(self.device, self.steps[batch])

@@ -29,6 +29,12 @@ def pytest_configure() -> None:
         os.environ.pop(name, None)
 
 
+@pytest.fixture(autouse=True)
+def _as_torch_has_it() -> None:
+    """Not as the run of an earlier test has set it for the whole process."""
+    torch.backends.mkldnn.enabled = True  # type: ignore[assignment]
+
+
 @pytest.fixture
 def mnist() -> Path:
     return _real("MNIST/raw/train-images-idx3-ubyte.gz", "blitz-train data=mnist downloads it").parents[2]
