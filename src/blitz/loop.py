@@ -178,50 +178,58 @@ class _Optimization(_AutomaticOptimization):
     def run(self, optimizer: Optimizer, batch_idx: int, kwargs: OrderedDict[str, Any]) -> dict[str, Any]:
         if not self._lean:
             return super().run(optimizer, batch_idx, kwargs)
-        trainer, hooks, progress = self.trainer, self._hooks, self.optim_progress.optimizer
-        module, strategy = trainer.lightning_module, trainer.strategy
-        accumulate, clip = trainer.accumulate_grad_batches, trainer.gradient_clip_val
-        steps = not trainer.fit_loop._should_accumulate()
+        progress = self.optim_progress.optimizer.step
+        steps = not self.trainer.fit_loop._should_accumulate()
         result = ClosureResult(None)
 
-        @torch.enable_grad()
         def closure() -> Tensor | None:
             nonlocal result
-            module._current_fx_name = "training_step"
-            output = strategy.training_step(*kwargs.values())
-            module._current_fx_name = None
-            if isinstance(output, Tensor) and accumulate == 1:
-                result = ClosureResult(output)
-            else:
-                result = ClosureResult.from_training_step_output(output, accumulate)
-            loss = result.closure_loss
-            if loss is None:
-                Closure.warning_cache.warn("`training_step` returned `None`. If on purpose, ignore this warning...")
-            if batch_idx % accumulate == 0:
-                progress.zero_grad.increment_ready()
-                hooks("on_before_zero_grad", optimizer)
-                progress.zero_grad.increment_started()
-                optimizer.zero_grad()
-                progress.zero_grad.increment_completed()
-            if loss is not None:
-                strategy.pre_backward(loss)
-                hooks("on_before_backward", loss)
-                loss.backward()  # type: ignore[no-untyped-call]
-                hooks("on_after_backward")
-                strategy.post_backward(loss.detach())
-            if steps:
-                hooks("on_before_optimizer_step", optimizer)
-                if clip:
-                    module.configure_gradient_clipping(optimizer, clip, trainer.gradient_clip_algorithm)
+            result = self._forward_backward(optimizer, batch_idx, kwargs, steps)
             return result.loss
 
         if steps:
-            progress.step.increment_ready()
+            progress.increment_ready()
             optimizer.step(closure=closure)  # type: ignore[arg-type]
-            progress.step.increment_completed()
+            progress.increment_completed()
         else:
             closure()
         return {} if result.loss is None else result.asdict()
+
+    @torch.enable_grad()
+    def _forward_backward(
+        self, optimizer: Optimizer, batch_idx: int, kwargs: OrderedDict[str, Any], steps: bool
+    ) -> ClosureResult:
+        trainer, hooks, progress = self.trainer, self._hooks, self.optim_progress.optimizer.zero_grad
+        module, strategy, accumulate = trainer.lightning_module, trainer.strategy, trainer.accumulate_grad_batches
+        module._current_fx_name = "training_step"
+        output = strategy.training_step(*kwargs.values())
+        module._current_fx_name = None
+        if isinstance(output, Tensor) and accumulate == 1:
+            result = ClosureResult(output)
+        else:
+            result = ClosureResult.from_training_step_output(output, accumulate)
+        loss = result.closure_loss
+        if loss is None:
+            Closure.warning_cache.warn("`training_step` returned `None`. If on purpose, ignore this warning...")
+        if batch_idx % accumulate == 0:
+            progress.increment_ready()
+            hooks("on_before_zero_grad", optimizer)
+            progress.increment_started()
+            _zero_grad(optimizer)
+            progress.increment_completed()
+        if loss is not None:
+            strategy.pre_backward(loss)
+            hooks("on_before_backward", loss)
+            loss.backward()  # type: ignore[no-untyped-call]
+            hooks("on_after_backward")
+            strategy.post_backward(loss.detach())
+        if steps:
+            hooks("on_before_optimizer_step", optimizer)
+            if trainer.gradient_clip_val:
+                module.configure_gradient_clipping(
+                    optimizer, trainer.gradient_clip_val, trainer.gradient_clip_algorithm
+                )
+        return result
 
 
 class _Hooks:
@@ -252,6 +260,16 @@ class _Hooks:
         returned = None if own is None else own(*arguments)
         module._current_fx_name = before
         return returned
+
+
+def _zero_grad(optimizer: Optimizer) -> None:
+    """As torch's own does it, without the note to its profiler, which takes 50 µs."""
+    if getattr(optimizer.zero_grad, "__func__", None) is not Optimizer.zero_grad:
+        optimizer.zero_grad()
+        return
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            parameter.grad = None
 
 
 def _all_on(batch: Any, device: torch.device) -> bool:

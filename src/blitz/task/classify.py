@@ -174,13 +174,12 @@ class _Running:
     """
 
     def __init__(self) -> None:
-        self._steps: list[tuple[Tensor, Tensor, int, int, float]] = []
+        self._steps: list[tuple[Tensor, Tensor, Tensor, int, float]] = []
         self._epoch = [0.0, 0.0, 0.0]  # losses, hits and images
         self._lately = [0.0, 0.0, 0.0]
 
     def update(self, loss: Tensor, logits: Tensor, labels: Tensor, step: int, lr: float) -> None:
-        hits = (logits.detach().argmax(1) == labels).sum()
-        self._steps.append((loss.detach(), hits, len(labels), step, lr))
+        self._steps.append((loss.detach(), logits.detach().argmax(1), labels, step, lr))
 
     def look(self, reduce: Callable[[Tensor], Tensor]) -> None:
         """Add up what the steps since the last look have left, those of all processes.
@@ -193,10 +192,13 @@ class _Running:
         """
         if not self._steps:
             return
-        losses, hits, counts, steps, lrs = zip(*self._steps, strict=True)
+        losses, predicted, labels, steps, lrs = zip(*self._steps, strict=True)
         self._steps = []
+        counts = [len(part) for part in labels]
+        right = torch.split(torch.cat(predicted) == torch.cat(labels), counts)
+        hits = torch.stack([part.sum() for part in right])
         images = torch.tensor(counts, dtype=torch.float32, device=losses[0].device)
-        mine = torch.stack([torch.stack(losses).float() * images, torch.stack(hits).float(), images])
+        mine = torch.stack([torch.stack(losses).float() * images, hits.float(), images])
         for step, lr, figures in zip(steps, lrs, reduce(mine).T.tolist(), strict=True):
             if not math.isfinite(figures[0]):
                 raise FloatingPointError(
