@@ -292,7 +292,7 @@ class Benchmark:
                 self.epoch,
                 self.epoch_straightforward,
                 at_least=10,
-                threads=(self.threads, self.threads),
+                threads=(1, self.threads),
             ),
             Row(
                 "start on a folder of 10,000 images: second / first",
