@@ -1,6 +1,5 @@
 """Run an entry point under Hydra, and answer whatever goes wrong in one line."""
 
-import atexit
 import contextlib
 import difflib
 import gc
@@ -66,21 +65,6 @@ def run(task: Callable[[DictConfig], Any], config_name: str) -> None:
                 _processes.share(b"")  # where it came to no job, the others are still waiting for one
         if not verbose:
             os.environ.pop("HYDRA_FULL_ERROR", None)
-
-
-@contextlib.contextmanager
-def imports() -> Iterator[None]:
-    """Around the import of torch and Lightning, where half a second of three would go on looking for garbage."""
-    if "lightning" in sys.modules:
-        yield
-        return
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.freeze()  # what they define stays until the end: later collections need not look through it either
-        atexit.register(gc.unfreeze)
-        gc.enable()
 
 
 def _job(

@@ -154,6 +154,8 @@ def check(cfg: DictConfig) -> None:
     for key, value in leaves(OmegaConf.to_container(cfg, resolve=True)):
         if isinstance(value, float) and math.isnan(value):
             raise ValueError(f"{key}=nan is not a number")
+    if "checkpoint" in cfg and (cfg.run is None) == (cfg.checkpoint is None):
+        raise ValueError("name what to evaluate: run=DIR or checkpoint=FILE")
     _number(cfg, "optimizer.lr", least=0)
     _number(cfg, "data.batch_size", least=1, whole=True)
     _number(cfg, "data.eval_batch_size", least=1, whole=True)

@@ -9,11 +9,7 @@ from blitz import cli
 
 def evaluate(cfg: DictConfig) -> None:
     """Test the model of ``cfg.run`` or ``cfg.checkpoint`` on the data and with the batch size of its run."""
-    if (cfg.run is None) == (cfg.checkpoint is None):
-        raise ValueError("name what to evaluate: run=DIR or checkpoint=FILE")
-
-    with cli.imports():
-        from blitz import build, report, runs
+    from blitz import build, report, runs
 
     path = runs.checkpoint_file(cfg.run or cfg.checkpoint)
     config = runs.read_checkpoint(path)["config"]

@@ -1,8 +1,12 @@
 """Where a job runs: in this process, or in several that all run it with the config as it is resolved here."""
 
+import atexit
+import gc
 import pickle
+import sys
 from collections.abc import Callable
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +38,7 @@ def start(task: Task, cfg: DictConfig, explain: Callable[[BaseException], str]) 
             raise ValueError(
                 f"{started.of} processes were started, but device={device} is one: use device=ddp or ddp_cpu"
             )
-        return task(cfg)
+        return _call(task, cfg)
     nodes = cfg.trainer.num_nodes
     if not started and nodes > 1:
         raise ValueError(f"trainer.num_nodes={nodes}: start it on every node, by torchrun or srun; see docs/devices.md")
@@ -71,13 +75,29 @@ def take_part(task: Task, job: bytes) -> Any:
     cfg, hydra = pickle.loads(job)
     HydraConfig.instance().cfg = hydra
     configure_log(hydra.hydra.job_logging, hydra.hydra.verbose)
-    result = task(cfg)
+    result = _call(task, cfg)
     from torch import distributed
 
     if distributed.is_initialized():
         distributed.barrier()  # until rank 0, where the others meet, has written everything down
         distributed.destroy_process_group()
     return result
+
+
+def _call(task: Task, cfg: DictConfig) -> Any:
+    """``task(cfg)``, and before it the imports of torch and Lightning.
+
+    Looking for garbage while these define what they do takes half a second of three.
+    """
+    if "lightning" not in sys.modules:
+        gc.disable()
+        try:
+            import_module("blitz.build")
+        finally:
+            gc.freeze()  # it stays to the end: later collections need not look through it either
+            atexit.register(gc.unfreeze)
+            gc.enable()
+    return task(cfg)
 
 
 def _each(cfg: DictConfig) -> int | None:

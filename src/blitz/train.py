@@ -10,11 +10,10 @@ from blitz import cli
 def train(cfg: DictConfig) -> float | None:
     """One run, in ``cfg.run_dir``; returns the final value of ``cfg.optimized_metric``."""
     # Imported here, so that --help, tab completion and a wrong word on the command line do not wait for torch.
-    with cli.imports():
-        from hydra.core.hydra_config import HydraConfig
-        from lightning import seed_everything
+    from hydra.core.hydra_config import HydraConfig
+    from lightning import seed_everything
 
-        from blitz import build, report, resume, runs
+    from blitz import build, report, resume, runs
 
     config = build.plain(cfg)
     build.check(config)
