@@ -200,6 +200,7 @@ class Benchmark:
             they do for whoever runs them; the floor runs with those of the template, which takes one for batches of 4.
         few: train on the test images: decoding 50,000 files would take longer than the quick rounds.
         compiled: also with ``compile=true``, which takes half a minute before the first of its rounds.
+        template: a clone of lightning-hydra-template, whose start-up is measured too.
     """
 
     pictures: Sequence[str]
@@ -208,6 +209,7 @@ class Benchmark:
     threads: int
     few: bool = False
     compiled: bool = False
+    template: Path | None = None
     device: torch.device = field(default_factory=lambda: torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     _splits: dict[Sequence[str], dict[str, Split]] = field(default_factory=dict)
     _files: tempfile.TemporaryDirectory[str] | None = None
@@ -313,18 +315,31 @@ class Benchmark:
                 partial(self.command, *STRAIGHTFORWARD, "--optimizer=sdg", status=2),
                 at_most=1,
             ),
-            Row(
-                "start-up, first MNIST step: ours / straightforward script",
-                partial(self.command, *BLITZ, *self.digits, "+callback.first._target_=first_step.FirstStep"),
-                partial(self.command, *STRAIGHTFORWARD, "--data", str(PROJECT / "data")),
-            ),
-            Row(
-                "start-up, first MNIST step: ours / Lightning with Hydra, rich and TensorBoard",
-                partial(self.command, *BLITZ, *self.digits, "+callback.first._target_=first_step.FirstStep"),
-                partial(self.command, *HYDRA_PEER, f"data.folder={PROJECT / 'data'}"),
-                at_least=1.25,
+            *(
+                Row(
+                    f"start-up, first MNIST step: ours / {name}",
+                    partial(self.command, *BLITZ, *self.digits, "+callback.first._target_=first_step.FirstStep"),
+                    partial(self.command, *words),
+                    at_least=goal,
+                )
+                for name, words, goal in self.starts()
             ),
         ]
+
+    def starts(self) -> list[tuple[str, Sequence[str], float | None]]:
+        """Other ways from a command to the first step on MNIST: name, command, and the ratio to reach."""
+        data = PROJECT / "data"
+        starts: list[tuple[str, Sequence[str], float | None]] = [
+            ("straightforward script", (*STRAIGHTFORWARD, "--data", str(data)), None),
+            ("Lightning with Hydra, rich and TensorBoard", (*HYDRA_PEER, f"data.folder={data}"), None),
+        ]
+        if self.template:
+            python = self.template / ".venv" / ("Scripts" if os.name == "nt" else "bin") / "python"
+            words = (f"data.data_dir={data}", "+callbacks.first._target_=first_step.FirstStep")
+            starts.append(
+                ("lightning-hydra-template", (str(python), str(self.template / "src" / "train.py"), *words), 1.25)
+            )
+        return starts
 
     def splits(self, overrides: Sequence[str]) -> dict[str, Split]:
         """Read once for all sides and rounds."""
@@ -483,7 +498,7 @@ class Benchmark:
             (Path(folder) / "first_step.py").write_text(FIRST_STEP)
             path = os.pathsep.join(filter(None, (folder, os.environ.get("PYTHONPATH"))))
             environment = os.environ | {"PYTHONPATH": path}
-            run_dir = [f"hydra.run.dir={folder}/run"] if words[:3] == BLITZ or words[:2] == HYDRA_PEER else []
+            run_dir = [] if words[:2] == STRAIGHTFORWARD else [f"hydra.run.dir={folder}/run"]
             start = time.perf_counter()
             done = subprocess.run([*words, *run_dir], capture_output=True, text=True, env=environment)
             seconds = time.perf_counter() - start
@@ -580,6 +595,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="fewer rounds, steps and images")
     parser.add_argument("--rows", nargs="+", metavar="WORDS", help='rows whose name holds one of these, as "batch 4:"')
+    parser.add_argument(
+        "--template",
+        type=lambda folder: Path(folder).absolute(),
+        metavar="FOLDER",
+        help="also the start-up of ashleve/lightning-hydra-template: its clone, with a .venv of its requirements",
+    )
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="all cores; fewer where others compute too")
     parser.add_argument("--markdown", action="store_true", help="print the table as Markdown")
     arguments = parser.parse_args(argv)
@@ -591,6 +612,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         threads=arguments.threads,
         few=arguments.quick,
         compiled=not arguments.quick,
+        template=arguments.template,
     )
     rows = benchmark.rows()
     if arguments.rows:

@@ -45,6 +45,14 @@ def test_whole_table_has_compiled_rows(bench):
     ]
 
 
+def test_start_up_against_another_template(bench, tmp_path, monkeypatch):
+    commands = []
+    monkeypatch.setattr(Benchmark, "command", lambda self, *words, status=0: commands.append(words) or 1.0)
+    (row,) = (row for row in replace(bench, template=tmp_path).rows() if "lightning-hydra-template" in row.name)
+    assert benchmark.measure(row, rounds=1).ratios == [1.0]
+    assert [str(tmp_path) in words[0] for words in commands] == [False, True]
+
+
 @pytest.mark.skipif(not hasattr(os, "wait4"), reason="no memory row here")
 def test_peak_is_that_of_the_command_alone(bench):
     held = torch.ones(1 << 26)  # 256 MiB of this process
