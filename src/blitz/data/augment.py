@@ -85,5 +85,8 @@ class Cutout:
         side = images.shape[-1]
         start = (draws * side).long() - self.size // 2
         place = torch.arange(side, device=images.device)
-        rows, columns = ((place >= s[:, None]) & (place < s[:, None] + self.size) for s in start.unbind(1))
-        return images.masked_fill((rows[:, :, None] & columns[:, None, :])[:, None], 128)
+        inside = ((place >= s[:, None]) & (place < s[:, None] + self.size) for s in start.unbind(1))
+        # Bytes of ones and of zeros: masked_fill, pixel by pixel, takes two to three times as long.
+        rows, columns = (here.to(torch.uint8).neg() for here in inside)
+        square = rows[:, None, :, None] & columns[:, None, None, :]
+        return (images & ~square) | (square & 128)
