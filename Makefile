@@ -43,7 +43,7 @@ tour: .venv/ready  ## the tutorial, lesson by lesson; its pictures are in logs/t
 dashboard: .venv/ready  ## TensorBoard on logs/
 	$(BIN)/tensorboard --logdir $(LOGS)
 
-bench: .venv/ready  ## how fast it is against its peers; ARGS=--quick takes three minutes
+bench: .venv/ready  ## how fast it is against its peers; ARGS=--quick takes under two minutes
 	$(BIN)/python scripts/benchmark.py $(ARGS)
 
 doctor: .venv/ready  ## a short run on every device of this machine: does it work, how fast, does it learn the same

@@ -593,7 +593,7 @@ def cifar10(root: Path) -> tuple[str, ...]:
 
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="fewer rounds, steps and images")
+    parser.add_argument("--quick", action="store_true", help="fewer rounds, steps and images, and only rows that have a goal")
     parser.add_argument("--rows", nargs="+", metavar="WORDS", help='rows whose name holds one of these, as "batch 4:"')
     parser.add_argument(
         "--template",
@@ -615,6 +615,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         template=arguments.template,
     )
     rows = benchmark.rows()
+    if arguments.quick:
+        rows = [row for row in rows if row.at_least or row.at_most]
     if arguments.rows:
         rows = [row for row in rows if any(words in row.name for words in arguments.rows)]
         if not rows:
@@ -622,7 +624,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     console.print(machine(benchmark.device), soft_wrap=True, highlight=False)
     measured = []
     for row in rows:
-        measured.append(measure(row, rounds=3 if arguments.quick else 5))
+        measured.append(measure(row, rounds=2 if arguments.quick else 5))
         console.print(f"{row.name}: {spread(measured[-1].ratios)}", style="dim", highlight=False)
     if arguments.markdown:
         print(as_markdown(measured))

@@ -67,7 +67,7 @@ def dashboard(folder: Path) -> str:
     program = Path(sys.executable).with_name("tensorboard")
     found = shutil.which("tensorboard")
     name = "tensorboard" if found and Path(found).parent == program.parent else short(program)
-    return f"{name} --logdir {short(folder)}"
+    return " ".join(f'"{text}"' if " " in text else text for text in (name, "--logdir", short(folder)))
 
 
 def facts(**lines: str) -> None:

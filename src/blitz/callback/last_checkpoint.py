@@ -36,7 +36,7 @@ class LastCheckpoint(Checkpoint):
         time_share: ... more than this part of its time would go into saving: then as many as need be. None: no limit.
     """
 
-    def __init__(self, every_n_steps: int = 100, time_share: float | None = 0.015) -> None:
+    def __init__(self, every_n_steps: int = 100, time_share: float | None = 0.01) -> None:
         if every_n_steps < 1:
             raise ValueError(f"callback.last.every_n_steps={every_n_steps} is not valid: it must be >= 1")
         if time_share is not None and not 0 < time_share <= 1:
