@@ -593,7 +593,7 @@ def cifar10(root: Path) -> tuple[str, ...]:
 
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="fewer rounds, steps and images, and only rows that have a goal")
+    parser.add_argument("--quick", action="store_true", help="fewer rounds, steps and images; rows with a goal")
     parser.add_argument("--rows", nargs="+", metavar="WORDS", help='rows whose name holds one of these, as "batch 4:"')
     parser.add_argument(
         "--template",

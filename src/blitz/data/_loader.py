@@ -138,10 +138,10 @@ class Loader:
         n = len(self.split.labels)
         draws = [a.draw(n, self.seed + i, self.epoch).to(self.device) for i, a in enumerate(self.augment)]
         self._taken, self._start = self._start, 0
-        group = max(1, GROUP // self.batch_size)
-        done, skip = divmod(self._taken, group)  # groups begin where they do in a whole epoch
-        batches = self._batches()
-        groups = [batches[first : first + group] for first in range(done * group, len(batches), group)]
+        size = max(1, GROUP // self.batch_size)
+        done, skip = divmod(self._taken, size)  # groups begin where they do in a whole epoch
+        batches = self._batches()[done * size :]
+        groups = [batches[first : first + size] for first in range(0, len(batches), size)]
         ours = [[batch.tensor_split(self.world_size)[self.rank] for batch in group] for group in groups]
         # Where there is nothing to yield one image is fetched all the same: files that are not read have no shape.
         rows = [torch.cat(part) for part in ours]
