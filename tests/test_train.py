@@ -4,8 +4,10 @@ import csv
 import json
 import math
 import re
+import shlex
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,7 +15,7 @@ import torch
 import yaml
 from PIL import Image
 
-from blitz import runs
+from blitz import report, runs
 from blitz.config import PROJECT
 from blitz.data.digits import DIGITS, Digits
 from tests.conftest import QUICK
@@ -252,6 +254,12 @@ def test_threads_by_the_work_in_a_batch(words, threads, train, monkeypatch):
     train("debug=one_batch", *words)
     assert torch.get_num_threads() == threads
     torch.set_num_threads(1)
+
+
+def test_the_dashboards_command_can_be_pasted():
+    spaced = Path("logs", "my runs")
+    assert shlex.split(report.dashboard(spaced))[1:] == ["--logdir", str(spaced)]
+    assert report.dashboard(spaced.parent).endswith("--logdir logs"), "no quotes where none are needed"
 
 
 def test_the_saved_diff_can_be_applied(monkeypatch, tmp_path):
