@@ -297,6 +297,13 @@ class Benchmark:
                 threads=(1, self.threads),
             ),
             Row(
+                "MNIST epoch, batch 128: ours / floor, which does not validate",
+                self.epoch,
+                self.epoch_floor,
+                at_least=0.7,
+                threads=(1, 1),
+            ),
+            Row(
                 "start on a folder of 10,000 images: second / first",
                 partial(self.read_folder, cached=True),
                 partial(self.read_folder, cached=False),
@@ -397,7 +404,7 @@ class Benchmark:
                 batch,
                 peers.Steps(clock),
                 self.device,
-                partial(torch.optim.SGD, lr=0.001, momentum=0.9),
+                peers.SGD,
                 **clock.limits,
             )
         return clock.seconds
@@ -449,6 +456,15 @@ class Benchmark:
                 torch.optim.Adam,
                 max_epochs=2,
             )
+        return clock.seconds
+
+    def epoch_floor(self) -> float:
+        images, labels = whole(self.splits(self.digits)["train"])
+        steps = -(-len(labels) // 128)
+        clock = StepClock(self.device, steps)
+        clock.ends = (steps, 2 * steps)
+        net = peers.DenseNet()
+        peers.floor(net, images, labels, 128, clock.ends[1], clock, self.device, optimizer=torch.optim.Adam)
         return clock.seconds
 
     def read_folder(self, cached: bool) -> float:

@@ -16,6 +16,7 @@ import argparse
 import os
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from itertools import count
 from typing import Any
 
@@ -32,6 +33,7 @@ from torchmetrics import MaxMetric, MeanMetric
 from torchmetrics.classification import Accuracy
 
 StepDone = Callable[[], None]
+SGD = partial(optim.SGD, lr=0.001, momentum=0.9)  # the tutorial's
 
 
 class Net(nn.Module):
@@ -231,20 +233,21 @@ def floor(
     step_done: StepDone,
     device: torch.device,
     shuffle: bool = True,
+    optimizer: Callable[..., optim.Optimizer] = SGD,
 ) -> None:
     """Train ``net`` for ``steps`` steps on uint8 ``images``, over as many epochs as they take."""
     images, labels = images.to(device), labels.to(device)
     net.to(device)
-    optimizer = optim.SGD(net.parameters(), lr=0.001, momentum=0.9)
+    stepper = optimizer(net.parameters())
     taken = 0
     while True:
         order = torch.randperm(len(labels)) if shuffle else torch.arange(len(labels))
         for rows in order.to(device).split(batch_size):
             batch = images.index_select(0, rows).float().div_(255).sub_(0.5).div_(0.5)
             loss = F.cross_entropy(net(batch), labels[rows])
-            optimizer.zero_grad()
+            stepper.zero_grad()
             loss.backward()
-            optimizer.step()
+            stepper.step()
             step_done()
             taken += 1
             if taken == steps:
