@@ -217,33 +217,18 @@ class Benchmark:
     def rows(self) -> list[Row]:
         """The table. A row is added here."""
         rows = []
-        for peer, sides, goals in (
+        for peer, side, goals in (
             ("tutorial loop", self.tutorial, {4: 2, 128: 3.2, 512: 3.2}),
             ("straightforward Lightning", self.straightforward, {4: 3, 128: 3}),
             ("floor", self.floor, {4: 0.7, 128: 0.93, 512: 0.95}),
         ):
             rows += [
-                Row(
-                    f"training, batch {batch}: ours / {peer}",
-                    partial(self.train, batch),
-                    partial(sides, batch),
-                    work=self.steps[batch] * (1 if batch == 4 else batch),
-                    unit="steps" if batch == 4 else "images",
-                    at_least=goal,
-                    threads=(ours := 1 if batch == 4 else self.threads, ours if peer == "floor" else self.threads),
-                )
+                self._training(batch, f": ours / {peer}", peer=partial(side, batch), at_least=goal)
                 for batch, goal in goals.items()
             ]
         if self.compiled:
             rows += [
-                Row(
-                    f"training, batch {batch}, compiled: ours / {peer}",
-                    partial(self.train, batch, "compile=true"),
-                    partial(side, batch),
-                    work=self.steps[batch] * (1 if batch == 4 else batch),
-                    unit="steps" if batch == 4 else "images",
-                    threads=(ours := 1 if batch == 4 else self.threads, ours if peer == "floor" else self.threads),
-                )
+                self._training(batch, f", compiled: ours / {peer}", "compile=true", peer=partial(side, batch))
                 for peer, side in (("tutorial loop", self.tutorial), ("floor", self.floor))
                 for batch in (4, 128)
             ]
@@ -258,28 +243,17 @@ class Benchmark:
                 )
             )
         rows += [
-            Row(
-                f"training, batch {batch}: saving as by default / not at all",
-                partial(self.train, batch),
-                partial(self.train, batch, "callback.last=null"),
-                work=self.steps[batch] * (1 if batch == 4 else batch),
-                unit="steps" if batch == 4 else "images",
+            self._training(
+                batch,
+                ": saving as by default / not at all",
+                peer=partial(self.train, batch, "callback.last=null"),
                 at_least=0.98,
-                threads=(1, 1) if batch == 4 else (self.threads, self.threads),
             )
             for batch in (4, 128)
         ]
         return [
             *rows,
-            Row(
-                "training, batch 128: ours augmented / ours",
-                partial(self.train, 128, *AUGMENT),
-                partial(self.train, 128),
-                work=self.steps[128] * 128,
-                unit="images",
-                at_least=0.9,
-                threads=(self.threads, self.threads),
-            ),
+            self._training(128, ": ours augmented / ours", *AUGMENT, peer=partial(self.train, 128), at_least=0.9),
             Row(
                 "evaluation: ours / floor",
                 self.evaluate,
@@ -332,6 +306,21 @@ class Benchmark:
                 for name, words, goal in self.starts()
             ),
         ]
+
+    def _training(
+        self, batch: int, name: str, *overrides: str, peer: partial[float], at_least: float | None = None
+    ) -> Row:
+        """A row of training steps, ours with ``overrides``; the floor and we ourselves run with our threads."""
+        ours = 1 if batch == 4 else self.threads
+        return Row(
+            f"training, batch {batch}{name}",
+            partial(self.train, batch, *overrides),
+            peer,
+            work=self.steps[batch] * (1 if batch == 4 else batch),
+            unit="steps" if batch == 4 else "images",
+            at_least=at_least,
+            threads=(ours, ours if peer.func in (self.floor, self.train) else self.threads),
+        )
 
     def starts(self) -> list[tuple[str, Sequence[str], float | None]]:
         """Other ways from a command to the first step on MNIST: name, command, and the ratio to reach."""

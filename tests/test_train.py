@@ -227,17 +227,9 @@ def test_compiled(train, command, tmp_path, capsys):
 
 
 def test_the_layout_changes_nothing_but_the_speed(train):
+    words = (*QUICK, "seed=1", "data.batch_size=4")
     weights = [
-        runs.load(
-            train(
-                *QUICK,
-                "seed=1",
-                "data.batch_size=4",
-                f"channels_last={layout}",
-                f"optimizer.fused={fused}",
-                into=layout,
-            )
-        ).state_dict()
+        runs.load(train(*words, f"channels_last={layout}", f"optimizer.fused={fused}", into=layout)).state_dict()
         for layout, fused in (("null", "true"), ("true", "true"), ("false", "false"))
     ]
     for key in weights[0]:

@@ -118,9 +118,12 @@ def tune(net: nn.Module, cfg: DictConfig) -> None:
     flops = _forward_flops(net, cfg) * cfg.data.batch_size
     torch.set_num_threads(cfg.threads or _threads(flops))
     on_cpu = cfg.trainer.accelerator == "cpu" or _available() == ["cpu"]
-    tiny = on_cpu and cfg.channels_last is None and flops < 6e6
+    channels_last, tiny = cfg.channels_last, False
+    if channels_last is None:
+        tiny = on_cpu and flops < 6e6
+        channels_last = on_cpu and not tiny
     torch.backends.mkldnn.enabled = not tiny  # type: ignore[assignment]
-    if on_cpu and not tiny if cfg.channels_last is None else cfg.channels_last:
+    if channels_last:
         net.to(memory_format=torch.channels_last)
     if on_cpu:
         _keep_memory()
