@@ -45,13 +45,14 @@ from rich import box
 from rich.table import Column, Table
 from torchvision.transforms.functional import to_pil_image
 
-from blitz import build
-from blitz.cli import CONFIGS
-from blitz.config import PROJECT, register
-from blitz.data._datamodule import ImageDataModule
-from blitz.data._loader import Split
+from blitz.config.paths import CONFIGS, PROJECT
+from blitz.config.schema import register
+from blitz.data.datamodule import ImageDataModule
+from blitz.data.loader import Split
 from blitz.model.net import Net
-from blitz.report import console  # the import also keeps Lightning quiet, as in a run
+from blitz.terminal import console  # the import also keeps Lightning quiet, as in a run
+from blitz.training import build
+from blitz.training.tune import tune
 
 WARM_UP_STEPS = 10
 TUTORIAL = ("optimizer=sgd", "optimizer.lr=0.001", "optimizer.momentum=0.9", "schedule=constant")
@@ -340,7 +341,7 @@ class Benchmark:
     def splits(self, overrides: Sequence[str]) -> dict[str, Split]:
         """Read once for all sides and rounds."""
         if overrides not in self._splits:
-            data = build.data(compose(*overrides))
+            data = build.data(build.resolve(compose(*overrides)))
             data.prepare_data()
             data.setup("test")
             if self.few:
@@ -357,7 +358,9 @@ class Benchmark:
         with tempfile.TemporaryDirectory() as folder, terminal():
             device = "gpu" if self.device.type == "cuda" else self.device.type
             cfg = compose(*images, f"device={device}", f"run_dir={folder}", *overrides)
-            trainer, task, data = build.trainer(cfg), build.task(cfg), build.data(cfg)
+            config = build.resolve(cfg)
+            trainer, task, data = build.trainer(config), build.task(config), build.data(config)
+            tune(task, config, on_cpu=self.device.type == "cpu")
             data.splits = dict(self.splits(images))
             try:
                 yield trainer, task, data
@@ -458,7 +461,7 @@ class Benchmark:
 
     def read_folder(self, cached: bool) -> float:
         """From the data's config to its images in memory, with and without what an earlier run has decoded."""
-        data = build.data(compose("data=image_folder", f"data.root={self._folder()}"))
+        data = build.data(build.resolve(compose("data=image_folder", f"data.root={self._folder()}")))
         if cached:
             data.read("test")
         else:
@@ -474,7 +477,7 @@ class Benchmark:
             return self.peak(*BLITZ, *self.pictures, *settings)
 
     def memory_floor(self) -> float:
-        data = build.data(compose(*self.pictures))
+        data = build.data(build.resolve(compose(*self.pictures)))
         data.setup("fit")
         data.setup("test")
         images = {id(split.images): split.images for split in data.splits.values()}.values()  # some are parts of one

@@ -16,10 +16,11 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 from lightning import Callback
 
-from blitz import build
-from blitz.cli import CONFIGS
-from blitz.config import PROJECT, register
-from blitz.data._loader import Split
+from blitz.config.paths import CONFIGS, PROJECT
+from blitz.config.schema import register
+from blitz.data.loader import Split
+from blitz.training import build
+from blitz.training.tune import tune
 
 SIZES = (10_000, 50_000, 500_000)
 EPOCHS = 100
@@ -48,7 +49,9 @@ def train(images: int, epochs: int) -> Growth:
         words = ["data=mnist", "data.val_fraction=0", "callback.checkpoint.monitor=null", "schedule=constant", "seed=0"]
         cfg = hydra.compose("train", [*words, f"trainer.max_epochs={epochs}", "~callback.progress"])
         cfg.run_dir = folder
-        task, data, trainer = build.task(cfg), build.data(cfg), build.trainer(cfg)
+        config = build.resolve(cfg)
+        task, data, trainer = build.task(config), build.data(config), build.trainer(config)
+        tune(task, config, on_cpu=trainer.strategy.root_device.type == "cpu")
         data.prepare_data()
         data.setup("fit")
         train = data.splits["train"]

@@ -35,13 +35,16 @@ from rich.progress import track
 from rich.table import Column, Table
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 
-from blitz import atomic, cli, train
-from blitz.callback.last_checkpoint import LAST, NEXT, PREVIOUS, LastCheckpoint
-from blitz.resume import newest
-from blitz.runs import Run
+from blitz import train
+from blitz.callback.last_checkpoint import LastCheckpoint
+from blitz.cli import app
+from blitz.config.paths import CONFIGS
+from blitz.runs import atomic
+from blitz.runs.folder import LAST, NEXT, PREVIOUS, Run
+from blitz.runs.resume import newest_intact
 
 # What a run imports when it comes to it.
-LAZY = ("blitz.build", "blitz.data.augment", "blitz.data.digits", "blitz.logger.csv", "blitz.logger.tensorboard",
+LAZY = ("blitz.training.build", "blitz.data.augment", "blitz.data.digits", "blitz.logger.csv", "blitz.logger.tensorboard",
         "blitz.model.net", "blitz.report")  # fmt: skip
 NET = "{_target_: blitz.model.net.Net, in_channels: 1, num_classes: 10, image_size: 16}"
 LAYERS = f"[{{_target_: torch.nn.Dropout, p: 0.2}}, {{_target_: torch.nn.BatchNorm2d, num_features: 1}}, {NET}]"
@@ -99,7 +102,7 @@ class Outcome(NamedTuple):
 def configurations() -> dict[str, Sequence[str]]:
     """Names and words."""
     schedules, optimizers = (
-        sorted(path.stem for path in (cli.CONFIGS / group).glob("[!_]*.yaml")) for group in ("schedule", "optimizer")
+        sorted(path.stem for path in (CONFIGS / group).glob("[!_]*.yaml")) for group in ("schedule", "optimizer")
     )
     grid = {}
     for schedule, optimizer, batches in product(schedules, optimizers, (1, 2)):
@@ -123,7 +126,7 @@ def run(*words: str, out: Path, doomed: tuple[int, str] | None = None) -> None:
             os.dup2(file.fileno(), 1)
             os.dup2(file.fileno(), 2)
         sys.argv = ["blitz-train", *words]
-        cli.run(partial(to_die, *doomed) if doomed else train.train, "train")
+        app.run(partial(to_die, *doomed) if doomed else train.train, "train")
         status = 0
     except SystemExit as end:
         print(end)
@@ -152,7 +155,7 @@ def to_die(step: int, moment: str, cfg: DictConfig) -> float | None:
         if keeper._trainer.global_step < step:
             return pause(keeper)
         if moment == "half":
-            atomic.write = torn
+            folder.write_atomically = torn
         elif moment in ("written", "between"):
             Path.replace = renamed
         if moment != "before":
@@ -170,7 +173,7 @@ def begin(folder: Path, name: str, words: Sequence[str]) -> list[Trial]:
     """Run it without a break; gives what it is to be killed at."""
     whole = Path(tempfile.mkdtemp(dir=folder)) / "run"
     run(*BASE, *words, f"hydra.run.dir={whole}", out=whole.with_suffix(".txt"))
-    steps = newest(Run(whole)).checkpoint["global_step"]
+    steps = newest_intact(Run(whole)).checkpoint["global_step"]
     turn = sum(map(ord, name))  # no configuration meets the moments at the same steps as all others
     moments = [(step, at) for step in range(1, steps + 1) for at in ("before", SAVING[(step + turn) % len(SAVING)])]
     trials = [Trial(name, words, whole, *at) for at in (*moments, (steps, "tested"))]
@@ -182,7 +185,7 @@ def attempt(trial: Trial) -> Outcome:
     path, out = folder / "run", folder / "out.txt"
     try:
         run(*BASE, *trial.words, f"hydra.run.dir={path}", out=out, doomed=(trial.step, trial.moment))
-        again = trial.step - newest(Run(path)).checkpoint.get("global_step", 0)
+        again = trial.step - newest_intact(Run(path)).checkpoint.get("global_step", 0)
         run(f"resume={path}", out=out)
         mine, its = contents(path), remembered(trial.whole)
         differences = [key for key in its | mine if mine.get(key) != its.get(key)]

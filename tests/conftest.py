@@ -12,10 +12,10 @@ import pytest
 import torch
 from PIL import Image
 
-import blitz.cli
+import blitz.cli.app
 import blitz.eval
 import blitz.train
-from blitz.config import PROJECT
+from blitz.config.paths import PROJECT
 
 DATA = PROJECT / "data"
 QUICK = ("trainer.max_epochs=1", "trainer.limit_train_batches=3", "trainer.log_every_n_steps=1")

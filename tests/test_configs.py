@@ -8,9 +8,10 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from blitz import build
-from blitz.cli import CONFIGS
-from blitz.config import check, register
+from blitz.config.checks import check_arguments, check_values
+from blitz.config.paths import CONFIGS
+from blitz.config.schema import register
+from blitz.training import build
 
 GROUPS = (
     "data",
@@ -47,14 +48,14 @@ def test_every_group_has_its_configs():
 @pytest.mark.parametrize("choice", FILES)
 def test_config_is_accepted(choice, folder):
     cfg = compose(choice, *([f"data.root={folder}"] if choice == "data=image_folder" else []))
-    check(cfg)
-    build.check(build.plain(cfg))
+    check_values(cfg)
+    check_arguments(cfg)
 
 
 @pytest.mark.parametrize("choice", PARTS_OF_A_TASK)
 def test_config_builds_a_task_that_learns_from_a_batch(choice):
     cfg = compose(choice, "data=cifar10")
-    task = build.task(cfg)
+    task = build.task(build.resolve(cfg))
     task.trainer = _Trainer()
     built = task.configure_optimizers()
     optimizer = built["optimizer"] if isinstance(built, dict) else built
@@ -71,7 +72,7 @@ class _Trainer:
 @pytest.mark.parametrize("name", ["onecycle", "cosine"])
 def test_a_schedule_ends_with_the_training(name):
     """The word total_steps stands for the trainer's own count: the last step's learning rate is next to nothing."""
-    task = build.task(compose(f"schedule={name}", "optimizer=sgd"))
+    task = build.task(build.resolve(compose(f"schedule={name}", "optimizer=sgd")))
     task.trainer = _Trainer()
     built = task.configure_optimizers()
     rates = []

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from blitz import doctor
-from blitz.config import PROJECT
+from blitz.config.paths import PROJECT
 from blitz.doctor import Device, Result
 
 

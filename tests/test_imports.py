@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from blitz.config import PROJECT
+from blitz.config.paths import PROJECT
 
 SRC = PROJECT / "src"
 ROOMS = ("data", "task", "model", "callback", "logger", "device", "optimizer", "schedule")
@@ -50,7 +50,7 @@ def test_hydra_plugins_is_a_namespace_package():
 def test_what_a_job_has_held_is_collected_though_imports_are_not():
     script = """
 import gc, weakref
-from blitz import launch
+from blitz.cli import launch
 
 class Held: ...
 

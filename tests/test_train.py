@@ -15,8 +15,8 @@ import torch
 import yaml
 from PIL import Image
 
-from blitz import report, runs
-from blitz.config import PROJECT
+from blitz import runs, terminal
+from blitz.config.paths import PROJECT
 from blitz.data.digits import DIGITS, Digits
 from tests.conftest import QUICK
 
@@ -242,7 +242,7 @@ def test_the_layout_changes_nothing_but_the_speed(train):
 )
 def test_threads_by_the_work_in_a_batch(words, threads, train, monkeypatch):
     """On a machine of four cores."""
-    monkeypatch.setattr("blitz.build.CORES", 4)
+    monkeypatch.setattr("blitz.training.build.CORES", 4)
     train("debug=one_batch", *words)
     assert torch.get_num_threads() == threads
     torch.set_num_threads(1)
@@ -250,8 +250,8 @@ def test_threads_by_the_work_in_a_batch(words, threads, train, monkeypatch):
 
 def test_the_dashboards_command_can_be_pasted():
     spaced = Path("logs", "my runs")
-    assert shlex.split(report.dashboard(spaced))[1:] == ["--logdir", str(spaced)]
-    assert report.dashboard(spaced.parent).endswith("--logdir logs"), "no quotes where none are needed"
+    assert shlex.split(terminal.dashboard_command(spaced))[1:] == ["--logdir", str(spaced)]
+    assert terminal.dashboard_command(spaced.parent).endswith("--logdir logs"), "no quotes where none are needed"
 
 
 def test_the_saved_diff_can_be_applied(monkeypatch, tmp_path):

@@ -19,9 +19,10 @@ from torchvision import transforms
 from torchvision.datasets import CIFAR10, ImageFolder
 from torchvision.utils import make_grid
 
-from blitz import build, report
-from blitz.config import PROJECT, register
-from blitz.data._random import generator
+from blitz.config.paths import PROJECT
+from blitz.config.schema import register
+from blitz.data.seeding import generator
+from blitz.training import build
 
 SEED = 0
 EPOCHS = 1  # to be quick; the tutorial trains for 2 epochs
@@ -118,7 +119,7 @@ with hydra.initialize_config_dir(str(PROJECT / "configs"), version_base="1.3"):
     cfg = hydra.compose("train", overrides)
 cfg.data.root = str(root)
 
-data = build.data(cfg)
+data = build.data(config)
 data.setup("fit")
 their_images, their_labels = next(iter(data.train_dataloader()))
 print("The same first batch:", torch.equal(images, their_images) and torch.equal(labels, their_labels))
@@ -169,7 +170,7 @@ optimizer = torch.optim.SGD(net.parameters(), lr=0.001, momentum=0.9)
 
 # %%
 torch.manual_seed(SEED)
-task = build.task(cfg)
+task = build.task(config)
 
 
 def same_weights():
@@ -205,7 +206,7 @@ print("Finished training")
 # `callback.progress.every_n_steps` (`src/blitz/callback/progress.py`).
 
 # %%
-trainer = build.trainer(cfg)
+trainer = build.trainer(config)
 trainer.fit(task, data)
 
 print("The same weights after training:", same_weights())

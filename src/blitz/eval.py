@@ -1,38 +1,45 @@
-"""blitz-eval: the test figures of a trained model, from its checkpoint alone."""
+"""blitz-eval: compute the test metrics of a trained model from its checkpoint alone."""
 
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
-from blitz import cli
+from blitz.cli import app
 
 
 def evaluate(cfg: DictConfig) -> None:
     """Test the model of ``cfg.run`` or ``cfg.checkpoint`` on the data and with the batch size of its run."""
-    from blitz import build, report, runs
+    from blitz import terminal
+    from blitz.runs import checkpoint, folder
+    from blitz.runs.report import Report
+    from blitz.training import build
+    from blitz.training.tune import tune
 
-    path = runs.checkpoint_file(cfg.run or cfg.checkpoint)
-    config = runs.read_checkpoint(path)["config"]
-    task = runs.load(path)
-    settings = OmegaConf.create(config)
-    settings.device = cfg.device
-    settings.trainer.update(cfg.trainer)
-    settings.callback, settings.logger = {}, {}
-    if cfg.data_root:
-        settings.data.root = cfg.data_root
-    build.tune(task.net, settings)
-    trainer = build.trainer(settings)
-    data = build.data(settings)
-    build.ready(data, trainer, "test")
+    path = checkpoint.checkpoint_file(cfg.run or cfg.checkpoint)
+    config = build.resolve(OmegaConf.create({"trainer": cfg.trainer, "device": cfg.device}))
+    recorded = checkpoint.read_checkpoint(path)["config"]
+    config = recorded | {
+        "device": config["device"],
+        "trainer": recorded["trainer"] | config["trainer"],
+        "data": recorded["data"] | ({"root": cfg.data_root} if cfg.data_root else {}),
+        "callback": {},
+        "logger": {},
+    }
+    trainer = build.trainer(config)
+    task = checkpoint.load(path)
+    tune(task, config, on_cpu=trainer.strategy.root_device.type == "cpu")
+    data = build.data(config)
+    build.setup_data(data, trainer, "test")
     trainer.test(task, data, verbose=False)
     if trainer.is_global_zero:
-        result = runs.begin(Path(cfg.output_dir), build.plain(settings), [f"checkpoint={path}"])
-        runs.finish(result, trainer.callback_metrics, data.classes, task.confusion["test"])
-        report.end(result, data.classes, task.confusion["test"])
+        run = folder.create_run(Path(cfg.output_dir), config, [f"checkpoint={path}"])
+        report: Report = task.report("test")  # type: ignore[operator]
+        folder.finish_run(run, trainer.callback_metrics, report)
+        terminal.show_end(run, report)
 
 
 def main() -> None:
-    cli.run(evaluate, "eval")
+    app.run(evaluate, "eval")
 
 
 if __name__ == "__main__":

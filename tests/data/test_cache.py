@@ -6,7 +6,7 @@ from PIL import Image
 
 from blitz.data import image_folder
 from blitz.data.image_folder import ImageFolder
-from tests.data.test_datasets import grey, images, ready
+from tests.data.test_datamodule import grey, images, ready
 
 
 @pytest.fixture

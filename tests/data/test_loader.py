@@ -1,10 +1,10 @@
 import pytest
 import torch
 
-from blitz.data import _loader
-from blitz.data._loader import Loader, Split
-from blitz.data._random import generator
+from blitz.data import loader as loader_module
 from blitz.data.augment import Cutout, Flip, Translate
+from blitz.data.loader import Loader, Split
+from blitz.data.seeding import generator
 
 ZERO, ONE = torch.zeros(1, 1, 1), torch.ones(1, 1, 1)
 
@@ -76,10 +76,10 @@ def test_small_batches_are_the_same_prepared_together(batch_size, rank, world_si
         it.load_state_dict({"taken": taken})
         return [(images, labels, it.state_dict()["taken"]) for images, labels in it]
 
-    monkeypatch.setattr(_loader, "GROUP", 1)
+    monkeypatch.setattr(loader_module, "GROUP", 1)
     apart = batches()
     assert [taken for *_, taken in apart] == list(range(1, len(apart) + 1))
-    monkeypatch.setattr(_loader, "GROUP", 32)
+    monkeypatch.setattr(loader_module, "GROUP", 32)
     for taken in range(len(apart) + 1):  # also where a run goes on in the middle of a group
         torch.testing.assert_close(batches(taken), apart[taken:], rtol=0, atol=0)
 

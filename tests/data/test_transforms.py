@@ -4,7 +4,7 @@ import torch
 from PIL import Image
 from torchvision import transforms
 
-from blitz.data._transforms import Transform, fit, normalize, stratified_split, to_tensor
+from blitz.data.transforms import Transform, fit, normalize, stratified_split, to_tensor
 
 
 def test_normalize_is_torchvisions_to_the_last_bit():

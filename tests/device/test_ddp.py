@@ -22,11 +22,11 @@ import yaml
 from lightning import Callback
 
 import blitz.train
-from blitz.config import PROJECT
-from blitz.data._loader import Loader, Split
-from blitz.data._random import generator
+from blitz.config.paths import PROJECT
 from blitz.data.augment import Flip, Translate
 from blitz.data.image_folder import Files
+from blitz.data.loader import Loader, Split
+from blitz.data.seeding import generator
 from tests.conftest import call
 
 ZERO, ONE = torch.zeros(1, 1, 1), torch.ones(1, 1, 1)

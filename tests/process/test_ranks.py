@@ -10,7 +10,7 @@ from functools import partial
 
 import pytest
 
-from blitz.device import _processes
+from blitz.process import ranks
 
 
 def meet(folder, failing=None, how=None):
@@ -29,7 +29,7 @@ def meet(folder, failing=None, how=None):
 
 def test_the_first_answers_and_nothing_stays_in_the_environment(tmp_path, capfd):
     before = dict(os.environ)
-    assert _processes.run(partial(meet, tmp_path), 3, tmp_path, str) == (0, ["LOCAL_RANK", "RANK", "WORLD_SIZE"])
+    assert ranks.run(partial(meet, tmp_path), 3, tmp_path, str) == (0, ["LOCAL_RANK", "RANK", "WORLD_SIZE"])
     assert dict(os.environ) == before
     assert capfd.readouterr().out.splitlines() == ["hello from 0"]
     assert (tmp_path / "rank2.log").read_text() == "hello from 2\n"
@@ -40,8 +40,8 @@ def test_the_first_answers_and_nothing_stays_in_the_environment(tmp_path, capfd)
     [(1, "raise", "rank 1: no more"), (0, "raise", "no more"), (1, "exit", "rank 1 ended with status 7")],
 )
 def test_the_others_do_not_wait_for_one_that_failed(rank, how, answer, tmp_path):
-    with pytest.raises(_processes.RankError, match=re.escape(answer)):
-        _processes.run(partial(meet, tmp_path, rank, how), 2, tmp_path, str)
+    with pytest.raises(ranks.RankError, match=re.escape(answer)):
+        ranks.run(partial(meet, tmp_path, rank, how), 2, tmp_path, str)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there os.kill ends a process, whatever the signal")
@@ -51,7 +51,7 @@ def test_an_interrupt_ends_them(tmp_path):
     interrupt.start()
     began = time.monotonic()
     with pytest.raises(SystemExit, match="130"):
-        _processes.run(partial(meet, tmp_path, 5), 2, tmp_path, str)
+        ranks.run(partial(meet, tmp_path, 5), 2, tmp_path, str)
     assert time.monotonic() - began < 15
 
 
@@ -60,8 +60,8 @@ def fail_everywhere():
 
 
 def test_what_all_say_is_said_once(tmp_path):
-    with pytest.raises(_processes.RankError) as error:
-        _processes.run(fail_everywhere, 2, tmp_path, str)
+    with pytest.raises(ranks.RankError) as error:
+        ranks.run(fail_everywhere, 2, tmp_path, str)
     assert str(error.value) == "as in every rank"
     assert "fail_everywhere" in str(error.value.__cause__)
 
@@ -74,7 +74,7 @@ def test_what_all_say_is_said_once(tmp_path):
     [("gpu[07-09,12],big1", "gpu07"), ("a1,a2", "a1"), ("rack1-[3,5]", "rack1-3"), ("n[2]", "n2"), ("one", "one")],
 )
 def test_first_host(nodes, first):
-    assert _processes.first_host(nodes) == first
+    assert ranks.first_host(nodes) == first
 
 
 def _slurm(rank):
@@ -97,21 +97,21 @@ def environment(monkeypatch):
 
 
 def test_slurm_variables(environment):
-    assert _processes.launched() is None
+    assert ranks.launched() is None
     environment |= _slurm(1) | {"SLURM_STEP_NUM_TASKS": "4", "SLURM_NODEID": "1", "SLURM_JOB_NODELIST": "gpu[07-08]"}
     environment["SLURM_PROCID"] = "3"
-    assert _processes.launched() == (3, 4)
+    assert ranks.launched() == (3, 4)
     contract = ("RANK", "LOCAL_RANK", "GROUP_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
     assert [environment[name] for name in contract] == ["3", "1", "1", "4", "gpu07", "19711"]
 
 
 def test_torchrun_inside_a_slurm_job(environment):
     environment |= _slurm(0) | {"RANK": "5", "LOCAL_RANK": "1", "WORLD_SIZE": "8"}
-    assert _processes.launched() == (5, 8)
+    assert ranks.launched() == (5, 8)
 
 
 def test_an_allocation_in_which_nothing_was_started(environment):
     """A batch script, or a shell: no step of srun's."""
     environment |= _slurm(0)
     del environment["SLURM_STEP_NUM_TASKS"]
-    assert _processes.launched() is None
+    assert ranks.launched() is None

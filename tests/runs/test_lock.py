@@ -14,12 +14,12 @@ import time
 
 import pytest
 
-from blitz import lock
+from blitz.runs import lock
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from blitz import lock
+from blitz.runs import lock
 with lock.held(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(600)

@@ -12,13 +12,14 @@ import torch
 import yaml
 from hydra.core.hydra_config import HydraConfig
 
-import blitz.build
 import blitz.train
-from blitz import frozen, lock, runs
+import blitz.training.build
+from blitz import runs
 from blitz.data.image_folder import ImageFolder
+from blitz.runs import lock, overrides
 from blitz.task.classify import TOTAL_STEPS
+from tests.cli.test_errors import fails
 from tests.conftest import QUICK, call
-from tests.test_errors import fails
 
 WORDS = ("device=cpu", *QUICK, "seed=1", "schedule=constant", "optimizer=sgd", "optimizer.lr=0.01")
 
@@ -51,7 +52,7 @@ def resume(command, monkeypatch):
 
     def run(*words):
         with monkeypatch.context() as patch:
-            patch.setattr("blitz.launch.start", start)
+            patch.setattr("blitz.cli.launch.start", start)
             command("blitz-train", *words)
         return handed.pop()
 
@@ -67,7 +68,7 @@ def refused(command, *words) -> str:
 
 
 def test_the_words_are_those_of_the_schedules():
-    assert frozen.LAID_OUT == TOTAL_STEPS
+    assert overrides.LAID_OUT == TOTAL_STEPS
 
 
 # -- resume --------------------------------------------------------------------------------------------------------
@@ -77,7 +78,7 @@ def test_the_config_is_the_runs_own_wherever_it_is_now(unfinished, finished, res
     cfg, words = resume(f"resume={unfinished}")
     assert words == []
     recorded = yaml.safe_load((finished / "config.yaml").read_text())
-    there = blitz.build.plain(cfg)
+    there = blitz.training.build.plain(cfg)
     assert there["run_dir"] == str(unfinished)
     assert cfg.resume == str(unfinished)
     moved = json.loads(json.dumps(recorded).replace(str(finished), str(unfinished)))
@@ -90,7 +91,7 @@ def test_what_followed_another_value_follows_it_again(train, resume):
     (run / "metrics.json").unlink()
     cfg, words = resume(f"resume={run}", "trainer.devices=3")
     assert (words, cfg.device.processes) == (["trainer.devices=3"], 3)
-    hparams = blitz.build.hparams(cfg)
+    hparams = blitz.training.build.hparams(cfg)
     assert "model.in_channels" not in hparams, "what is interpolated is no column"
 
 
@@ -113,7 +114,7 @@ def test_what_may_change(word, unfinished, resume, capsys):
     cfg, words = resume(f"resume={unfinished}", word)
     key, value = word.split("=")
     assert words == [word]
-    assert str(frozen._at(cfg, key)).lower() == value
+    assert str(overrides._at(cfg, key)).lower() == value
     assert capsys.readouterr().out == "", "it is the same to the last bit"
 
 
@@ -212,7 +213,7 @@ def test_a_failure_is_recorded_once_the_run_goes_on(unfinished, command, monkeyp
     def broken(*_, **__):
         raise KeyError("oops")
 
-    monkeypatch.setattr("blitz.report.start", broken)
+    monkeypatch.setattr("blitz.terminal.show_start", broken)
     assert "oops" in refused(command, f"resume={unfinished}")
     assert "KeyError: 'oops'" in (unfinished / "error.txt").read_text()
 

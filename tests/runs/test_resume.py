@@ -19,7 +19,7 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 
-from blitz.config import PROJECT
+from blitz.config.paths import PROJECT
 
 BLITZ_TRAIN = (sys.executable, "-m", "blitz.train")
 OFTEN = ("callback.last.every_n_steps=5", "callback.last.time_share=null")
@@ -29,7 +29,7 @@ POSIX = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no signa
 WHOLE = (
     "seed=1", "trainer.max_epochs=4", "trainer.log_every_n_steps=3", "logger=[tensorboard,csv]",
     "callback=early_stopping", "trainer.val_check_interval=0.5", "trainer.accumulate_grad_batches=2",
-    "data.batch_size=16", "model._target_=tests.test_resume.dropping", "+model.p=0.2",
+    "data.batch_size=16", "model._target_=tests.runs.test_resume.dropping", "+model.p=0.2",
     "+data.augment.flip._target_=blitz.data.augment.Flip", "+data.augment.cutout._target_=blitz.data.augment.Cutout",
 )  # fmt: skip
 
@@ -402,7 +402,7 @@ def test_logs_that_a_power_cut_has_shortened(copy, command):
 def test_a_signal_in_the_test(device, tmp_path):
     """All is trained: nothing is to be saved, and the run goes on with its test."""
     run, out = tmp_path / "it's a run", tmp_path / "out.txt"
-    slow = ("model._target_=tests.test_resume.slow_in_eval", "data.val_fraction=0", "callback.checkpoint=null")
+    slow = ("model._target_=tests.runs.test_resume.slow_in_eval", "data.val_fraction=0", "callback.checkpoint=null")
     process = start(
         f"device={device}",
         "trainer.max_epochs=1",

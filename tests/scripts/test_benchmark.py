@@ -11,7 +11,7 @@ import pytest
 import torch
 from benchmark import Benchmark
 
-from blitz.data._loader import Split
+from blitz.data.loader import Split
 from blitz.model.net import Net
 
 DIGITS = ("data=digits", "device=cpu")

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from blitz.config import PROJECT
+from blitz.config.paths import PROJECT
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="it forks with torch loaded")
 PROVE = "import sys, resume; sys.exit(resume.main(sys.argv[1:]))"

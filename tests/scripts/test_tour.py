@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from blitz.config import PROJECT
+from blitz.config.paths import PROJECT
 
 TOUR = PROJECT / "scripts" / "tour"
 WORDS = ("plane", "car", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")

@@ -7,8 +7,8 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from blitz import build
 from blitz.model.net import Net
+from blitz.training import build
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc's allocator")

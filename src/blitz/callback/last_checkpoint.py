@@ -17,11 +17,11 @@ from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 from torch import distributed
 
-from blitz.callback import _random_state
-from blitz.callback._agreement import Agreement
-from blitz.callback._signals import Request
-
-LAST, PREVIOUS, NEXT = "last.ckpt", "previous.ckpt", "next.ckpt"
+from blitz.errors import UserError
+from blitz.process import random_state
+from blitz.process.agreement import Agreement
+from blitz.process.signals import Request
+from blitz.runs.folder import LAST, NEXT, PREVIOUS
 
 
 class LastCheckpoint(Checkpoint):
@@ -38,9 +38,9 @@ class LastCheckpoint(Checkpoint):
 
     def __init__(self, every_n_steps: int = 100, time_share: float | None = 0.01) -> None:
         if every_n_steps < 1:
-            raise ValueError(f"callback.last.every_n_steps={every_n_steps} is not valid: it must be >= 1")
+            raise UserError(f"callback.last.every_n_steps={every_n_steps} is not valid: it must be >= 1")
         if time_share is not None and not 0 < time_share <= 1:
-            raise ValueError(f"callback.last.time_share={time_share} is not valid: it must be > 0 and <= 1, or null")
+            raise UserError(f"callback.last.time_share={time_share} is not valid: it must be > 0 and <= 1, or null")
         self.every_n_steps = every_n_steps
         self.time_share = time_share
         self._request = Request()
@@ -53,7 +53,7 @@ class LastCheckpoint(Checkpoint):
         self.folder = Path(trainer.default_root_dir) / "checkpoints"
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        randoms: list[Any] = [_random_state.get()]
+        randoms: list[Any] = [random_state.get()]
         if trainer.world_size > 1:
             randoms *= trainer.world_size
             distributed.all_gather_object(randoms, randoms[0])
@@ -63,7 +63,7 @@ class LastCheckpoint(Checkpoint):
             "metrics": {key: value.detach().cpu().clone() for key, value in trainer.callback_metrics.items()},
             "should_stop": trainer.should_stop,
             "loggers": [
-                logger.mark(trainer.global_step) if trainer.is_global_zero and hasattr(logger, "mark") else {}
+                logger.position(trainer.global_step) if trainer.is_global_zero and hasattr(logger, "position") else {}
                 for logger in trainer.loggers
             ],
         }
@@ -98,7 +98,7 @@ class LastCheckpoint(Checkpoint):
         """Before the first step, when all that prepares it has drawn its random numbers."""
         states = self._resumed.pop("random", [])
         if self._trainer.global_rank < len(states):
-            _random_state.put(states[self._trainer.global_rank])
+            random_state.put(states[self._trainer.global_rank])
 
     def pause(self) -> None:
         """Nothing is open: what is saved now goes on as if nothing had happened."""

@@ -21,19 +21,21 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, read_write
 from omegaconf.errors import OmegaConfBaseException
 
-from blitz import frozen, launch, lock
-from blitz.config import PROJECT, check, leaves, register, short, word
-from blitz.device import _processes
-
-CONFIGS = PROJECT / "configs"
+from blitz.cli import launch
+from blitz.config.checks import check_values
+from blitz.config.keys import leaves
+from blitz.config.paths import CONFIGS, PROJECT, as_override, shorten
+from blitz.config.schema import register
+from blitz.process import ranks
+from blitz.runs import lock, overrides
 
 
 def _end(number: int, _: Any) -> None:
     """Where the run is not just training. Lightning's own would end Ctrl-C with status 1, and SIGTERM with 0."""
-    sys.exit(128 + signal.SIGINT if number == signal.SIGINT else _processes.STOPPED)
+    sys.exit(128 + signal.SIGINT if number == signal.SIGINT else ranks.STOPPED)
 
 
-@_processes.answered(_end)
+@ranks.answered(_end)
 def run(task: Callable[[DictConfig], Any], config_name: str) -> None:
     """Compose ``configs/<config_name>.yaml`` with the command line and call ``task`` on it, once or for each job.
 
@@ -43,10 +45,10 @@ def run(task: Callable[[DictConfig], Any], config_name: str) -> None:
     verbose = os.environ.get("HYDRA_FULL_ERROR", "0") not in ("", "0")
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then hands the exception to us rather than printing it
     failures: list[BaseException] = []
-    started = _processes.launched()
+    started = ranks.launched()
     try:
         if started and started.rank > 0:  # rank 0 alone reads the command line
-            if job := _processes.share():
+            if job := ranks.share():
                 launch.take_part(task, job)
             return
         hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name=config_name)(
@@ -62,7 +64,7 @@ def run(task: Callable[[DictConfig], Any], config_name: str) -> None:
     finally:
         if started and started.rank == 0 and started.of > 1:
             with contextlib.suppress(Exception):  # a meeting that failed has been told
-                _processes.share(b"")  # where it came to no job, the others are still waiting for one
+                ranks.share(b"")  # where it came to no job, the others are still waiting for one
         if not verbose:
             os.environ.pop("HYDRA_FULL_ERROR", None)
 
@@ -80,13 +82,13 @@ def _job(
         try:
             with lock.held(folder), _recorded(folder, always=multirun):
                 if "resume" in cfg:
-                    settled = frozen.settle(cfg, folder, config.overrides.task)
+                    settled = overrides.settle(cfg, folder, config.overrides.task)
                     if settled is None:
                         return None
                     cfg, words = settled
                     with read_write(config):  # type: ignore[arg-type]
                         config.overrides.task = words
-                check(cfg)
+                check_values(cfg)
                 return launch.start(task, cfg, partial(explain, config_name=config_name, argv=[]))
         except Exception as error:
             if isinstance(error, OSError) and error.filename is None:
@@ -101,7 +103,7 @@ def _job(
             failures.append(error)  # raised again by run(): from here Hydra would announce it in a line of its own
         except SystemExit:  # a signal has stopped it
             if (folder / "environment.json").exists() and config_name == "train":
-                print(f"to go on: blitz-train {word('resume', short(folder))}", file=sys.stderr, flush=True)
+                print(f"to go on: blitz-train {as_override('resume', shorten(folder))}", file=sys.stderr, flush=True)
             elif fresh:
                 with contextlib.suppress(OSError):  # something is in it
                     folder.rmdir()
@@ -133,7 +135,7 @@ def _recorded(folder: Path, always: bool) -> Iterator[None]:
 def explain(error: BaseException, config_name: str, argv: list[str]) -> str:
     """What went wrong, in one line: the bad value and the choices, or, of a bug, where it happened."""
     for cause in _chain(error):
-        if isinstance(cause, ValueError | FloatingPointError | _processes.RankError) and _raised_by_us(cause):
+        if isinstance(cause, ValueError | FloatingPointError | ranks.RankError) and _raised_by_us(cause):
             return " ".join(str(cause).split())
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         group, _, choice = str(error.missing_cfg_file).rpartition("/")

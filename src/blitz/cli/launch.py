@@ -3,6 +3,7 @@
 import atexit
 import gc
 import pickle
+import random
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -15,8 +16,9 @@ from hydra.core.utils import configure_log, setup_globals
 from hydra.types import RunMode
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
-from blitz.config import draw_seed, register
-from blitz.device import _processes
+from blitz.config.schema import register
+from blitz.errors import UserError
+from blitz.process import ranks
 
 Task = Callable[[DictConfig], Any]
 
@@ -25,43 +27,43 @@ def start(task: Task, cfg: DictConfig, explain: Callable[[BaseException], str]) 
     """What ``task(cfg)`` gives, in as many processes as the device asks for.
 
     Raises:
-        ValueError: they are not what torchrun or SLURM has started, or cannot be started here.
+        UserError: they are not what torchrun or SLURM has started, or cannot be started here.
         RankError: one of them failed.
     """
     if "seed" in cfg and cfg.seed is None:
-        cfg.seed = draw_seed()
-    started = _processes.launched()
+        cfg.seed = random.SystemRandom().randrange(2**32)
+    started = ranks.launched()
     each = _each(cfg)
     if each is None:
         if started and started.of > 1:
             device = HydraConfig.get().runtime.choices["device"]
-            raise ValueError(
+            raise UserError(
                 f"{started.of} processes were started, but device={device} is one: use device=ddp or ddp_cpu"
             )
         return _call(task, cfg)
     nodes = cfg.trainer.num_nodes
     if not started and nodes > 1:
-        raise ValueError(f"trainer.num_nodes={nodes}: start it on every node, by torchrun or srun; see docs/devices.md")
+        raise UserError(f"trainer.num_nodes={nodes}: start it on every node, by torchrun or srun; see docs/devices.md")
     if started and started.of != each * nodes:
-        raise ValueError(
+        raise UserError(
             f"{started.of} processes were started, but trainer.devices={cfg.trainer.devices} and "
             f"trainer.num_nodes={nodes} ask for {each * nodes}"
         )
     if started and HydraConfig.get().mode == RunMode.MULTIRUN:
-        raise ValueError("torchrun and srun start one run: leave -m out, or sweep on one machine without them")
+        raise UserError("torchrun and srun start one run: leave -m out, or sweep on one machine without them")
     if "data" in cfg and cfg.data.batch_size < each * nodes:
-        raise ValueError(
+        raise UserError(
             f"data.batch_size={cfg.data.batch_size} is smaller than the number of processes that share it, "
             f"{each * nodes}"
         )
     OmegaConf.to_container(cfg, resolve=True)  # what would be different in each process, as ${now:}, is known from here
     job = pickle.dumps((cfg, HydraConfig.instance().cfg))
     if started:
-        _processes.share(job)
+        ranks.share(job)
         return take_part(task, job)
     folder = Path(HydraConfig.get().runtime.output_dir)
     try:
-        return _processes.run(partial(take_part, task, job), each, folder, explain)
+        return ranks.run(partial(take_part, task, job), each, folder, explain)
     finally:
         for log in folder.glob("rank*.log"):
             if not log.stat().st_size or not (folder / "config.yaml").exists():
@@ -92,7 +94,7 @@ def _call(task: Task, cfg: DictConfig) -> Any:
     if "lightning" not in sys.modules:
         gc.disable()
         try:
-            import_module("blitz.build")
+            import_module("blitz.training.build")
         finally:
             gc.freeze()  # it stays to the end: later collections need not look through it either
             atexit.register(gc.unfreeze)
@@ -102,9 +104,9 @@ def _call(task: Task, cfg: DictConfig) -> Any:
 
 def _each(cfg: DictConfig) -> int | None:
     """How many processes a machine is to run; None where the device is not one of processes."""
-    devices = OmegaConf.select(cfg, "device.processes")
-    if devices is None:
+    if not OmegaConf.select(cfg, "device.process_per_device"):
         return None
+    devices = cfg.trainer.devices
     if isinstance(devices, ListConfig):
         return len(devices)
     if str(devices) in ("auto", "-1"):
@@ -112,5 +114,5 @@ def _each(cfg: DictConfig) -> int | None:
 
         return max(1, torch.cuda.device_count()) if cfg.device.accelerator == "cuda" else 1
     if not str(devices).isdecimal() or not int(devices):
-        raise ValueError(f"trainer.devices={devices} is not valid: it must be a whole number >= 1, a list or auto")
+        raise UserError(f"trainer.devices={devices} is not valid: it must be a whole number >= 1, a list or auto")
     return int(devices)

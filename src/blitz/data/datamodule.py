@@ -9,9 +9,10 @@ import torch
 from lightning import LightningDataModule
 from torch import Tensor
 
-from blitz.data._loader import Loader, Split
-from blitz.data._transforms import FITS, MODES, stratified_split
 from blitz.data.augment import Augmentation
+from blitz.data.loader import Loader, Split
+from blitz.data.transforms import FITS, MODES, stratified_split
+from blitz.errors import UserError
 
 LOADERS = ("auto", "device", "workers")
 
@@ -35,7 +36,7 @@ class ImageDataModule(LightningDataModule):
         split_seed: draws the validation images; ``seed`` draws the training order and the augmentation.
 
     Raises:
-        ValueError: an argument or the data cannot be used; one line that says which and what can.
+        UserError: an argument or the data cannot be used; one line that says which and what can.
     """
 
     def __init__(
@@ -60,16 +61,16 @@ class ImageDataModule(LightningDataModule):
     ) -> None:
         super().__init__()
         if channels not in MODES:
-            raise ValueError(f"data.channels={channels} is not valid: 1 is greyscale, 3 is RGB")
+            raise UserError(f"data.channels={channels} is not valid: 1 is greyscale, 3 is RGB")
         if fit not in FITS:
-            raise ValueError(f"data.fit={fit} is not valid; there are {', '.join(FITS)}")
+            raise UserError(f"data.fit={fit} is not valid; there are {', '.join(FITS)}")
         if loader not in LOADERS:
-            raise ValueError(f"data.loader={loader} is not valid; there are {', '.join(LOADERS)}")
+            raise UserError(f"data.loader={loader} is not valid; there are {', '.join(LOADERS)}")
         if num_classes != len(classes):
-            raise ValueError(f"data.num_classes={num_classes} is not valid: data.classes names {len(classes)}")
+            raise UserError(f"data.num_classes={num_classes} is not valid: data.classes names {len(classes)}")
         for name, values in (("mean", mean), ("std", std)):
             if len(values) not in (1, channels):
-                raise ValueError(f"data.{name}={list(values)} must have one value for each of {channels} channels")
+                raise UserError(f"data.{name}={list(values)} must have one value for each of {channels} channels")
         self.root = root
         self.classes = [str(name) for name in classes]
         self.channels = channels
@@ -110,7 +111,7 @@ class ImageDataModule(LightningDataModule):
             if val is not None and len(val.labels):
                 self.splits["val"] = val
             if self.batch_size > len(train.labels):
-                raise ValueError(
+                raise UserError(
                     f"data.batch_size={self.batch_size} is larger than the training data: {len(train.labels)} images"
                 )
         if stage in ("test", "predict") and "test" not in self.splits:
@@ -135,14 +136,25 @@ class ImageDataModule(LightningDataModule):
         size = (self.channels, self.image_size, self.image_size)
         shape = split.images[torch.zeros(1, dtype=torch.long)].shape[1:]
         if shape != size:
-            raise ValueError(
+            raise UserError(
                 f"the data's images are {_times(shape)}, but data.channels and data.image_size say {_times(size)}"
             )
         if int(split.labels.max()) >= len(self.classes):
-            raise ValueError(
+            raise UserError(
                 f"the data has a label {int(split.labels.max())}, but data.classes names {len(self.classes)} classes"
             )
         return split
+
+    def describe(self, device: torch.device) -> dict[str, str]:
+        """Return lines for the terminal: the splits, the images, and how they reach ``device``."""
+        sizes = " + ".join(f"{len(split.labels):,} {name}" for name, split in self.splits.items())
+        whole = self.in_memory(len(self.splits["train"].labels))
+        source = f"whole on {device.type}" if whole else f"{self.workers} workers"
+        size = f"{self.channels}×{self.image_size}×{self.image_size}"
+        return {
+            "data": f"{type(self).__name__}, {sizes} images",
+            "images": f"{size}, {len(self.classes)} classes, {source}",
+        }
 
     def in_memory(self, n: int) -> bool:
         """Whether a split of ``n`` images is to be one tensor."""

@@ -10,9 +10,9 @@ from typing import Literal
 import numpy as np
 import torch
 
-from blitz.data._datamodule import ImageDataModule
-from blitz.data._loader import Split
-from blitz.data._transforms import fit, stratified_split
+from blitz.data.datamodule import ImageDataModule
+from blitz.data.loader import Split
+from blitz.data.transforms import fit, stratified_split
 
 DIGITS = Path(__file__).with_name("digits.npz")
 

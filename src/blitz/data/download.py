@@ -6,6 +6,8 @@ from typing import Any
 
 from torchvision.datasets.utils import check_integrity
 
+from blitz.errors import UserError
+
 
 def download(dataset: Any, root: str, archives: Mapping[str, str]) -> None:
     """Have torchvision find, verify, or else download and verify ``dataset`` below ``root``.
@@ -15,7 +17,7 @@ def download(dataset: Any, root: str, archives: Mapping[str, str]) -> None:
         archives: path below ``root`` to MD5 of what the data set is downloaded as.
 
     Raises:
-        ValueError: it is not there, or damaged, and cannot be downloaded.
+        UserError: it is not there, or damaged, and cannot be downloaded.
     """
     folder = Path(root).expanduser()
     folders = sorted(
@@ -39,7 +41,7 @@ def download(dataset: Any, root: str, archives: Mapping[str, str]) -> None:
             else f"{dataset.__name__} is not in {folder}"
         )
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise ValueError(
+        raise UserError(
             f"{state}, and downloading it failed ({reason}): "
             f"put {', '.join(archives)} there, or take data=digits, which needs nothing"
         ) from error

@@ -12,10 +12,11 @@ import torch
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
-from blitz.data import _cache
-from blitz.data._datamodule import ImageDataModule
-from blitz.data._loader import Split
-from blitz.data._transforms import fit, to_tensor
+from blitz.data import cache
+from blitz.data.datamodule import ImageDataModule
+from blitz.data.loader import Split
+from blitz.data.transforms import fit, to_tensor
+from blitz.errors import UserError
 
 EXTENSIONS = frozenset(ending for ending, kind in Image.registered_extensions().items() if kind in Image.OPEN)
 
@@ -26,7 +27,7 @@ class ImageFolder(ImageDataModule):
     What was decoded once is kept in ``root/.blitz`` and read from there until a file of the split changes.
 
     Raises:
-        ValueError: a split or a class is missing or empty, or a file cannot be read as an image; it is named.
+        UserError: a split or a class is missing or empty, or a file cannot be read as an image; it is named.
     """
 
     def read(self, name: Literal["train", "val", "test"]) -> Split | None:
@@ -35,7 +36,7 @@ class ImageFolder(ImageDataModule):
         if not folder.is_dir():
             if name == "val":
                 return None
-            raise ValueError(
+            raise UserError(
                 f"data.root={self.root}: no folder {folder}; an image folder holds train/<class>/* and test/<class>/*"
             )
         self._refuse_unknown_classes(folder)
@@ -43,23 +44,23 @@ class ImageFolder(ImageDataModule):
         if name == "train":  # in val and test a class may be absent: its accuracy is then n/a
             for cls, found in zip(self.classes, files, strict=True):
                 if not found:
-                    raise ValueError(f"{folder / cls}: no images in it; a class needs some to be learned from")
+                    raise UserError(f"{folder / cls}: no images in it; a class needs some to be learned from")
         labels = torch.tensor([label for label, found in enumerate(files) for _ in found])
         paths = [path for found in files for path in found]
         if not paths:
-            raise ValueError(f"{folder}: no images in it; put them into {folder}/<class>/")
+            raise UserError(f"{folder}: no images in it; put them into {folder}/<class>/")
         decode = partial(_decode, channels=self.channels, size=self.image_size, how=self.fit)
         images = Files(paths, decode)
         if not self.in_memory(len(paths)):
             return Split(images, labels)
         kind = f"{name}-{self.channels}x{self.image_size}-{self.fit}"
-        return Split(_cache.tensor(root / ".blitz", kind, _cache.fingerprint(root, paths), images.decode_all), labels)
+        return Split(cache.tensor(root / ".blitz", kind, cache.fingerprint(root, paths), images.decode_all), labels)
 
     def _refuse_unknown_classes(self, folder: Path) -> None:
         there = {entry.name for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith(".")}
         for unknown in sorted(there - set(self.classes)):
             known = ", ".join(self.classes)
-            raise ValueError(f"{folder / unknown}: not a class of {folder.parent / 'train'} ({known})")
+            raise UserError(f"{folder / unknown}: not a class of {folder.parent / 'train'} ({known})")
 
 
 class Files:
@@ -105,4 +106,4 @@ def _decode(path: str, channels: int, size: int, how: str) -> Tensor:
         with Image.open(path) as image:
             return fit(to_tensor(image, channels), size, how)
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
-        raise ValueError(f"{path}: cannot be read as an image ({' '.join(str(error).split())})") from error
+        raise UserError(f"{path}: cannot be read as an image ({' '.join(str(error).split())})") from error

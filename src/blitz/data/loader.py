@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from blitz.data._random import generator
-from blitz.data._transforms import normalize
 from blitz.data.augment import Augmentation
+from blitz.data.seeding import generator
+from blitz.data.transforms import normalize
 
 GROUP = 128  # images prepared at once, where batches are smaller: of 4 images a call takes longer than what it does
 

@@ -5,10 +5,10 @@ from typing import Literal
 
 from torchvision import datasets
 
-from blitz.data._datamodule import ImageDataModule
-from blitz.data._download import download
-from blitz.data._loader import Split
-from blitz.data._transforms import fit
+from blitz.data.datamodule import ImageDataModule
+from blitz.data.download import download
+from blitz.data.loader import Split
+from blitz.data.transforms import fit
 
 SIZES = {  # bytes
     "train-images-idx3-ubyte": 16 + 60_000 * 28 * 28,

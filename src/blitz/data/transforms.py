@@ -8,6 +8,8 @@ import torchvision.transforms.v2.functional as TF
 from PIL import Image, ImageOps
 from torch import Tensor
 
+from blitz.errors import UserError
+
 MODES = {1: "L", 3: "RGB"}
 FITS = ("crop", "resize", "pad")
 
@@ -21,7 +23,7 @@ def to_tensor(image: Image.Image, channels: int) -> Tensor:
     if image.mode.startswith("I;16"):  # Pillow would clip it to 255
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     if image.mode in ("I", "F"):
-        raise ValueError(f"mode {image.mode} has no black and white of its own: save it with 8 or 16 bits a channel")
+        raise UserError(f"mode {image.mode} has no black and white of its own: save it with 8 or 16 bits a channel")
     if image.mode in ("P", "PA"):
         image = image.convert("RGBA")
     array = np.array(image.convert(MODES[channels]))
@@ -47,7 +49,7 @@ def fit(images: Tensor, size: int, how: str) -> Tensor:
         scale = min(1.0, size / max(height, width))
         scaled = [max(1, round(height * scale)), max(1, round(width * scale))]
         return TF.center_crop(TF.resize(images, scaled, antialias=True), [size, size])
-    raise ValueError(f"fit={how} is not known; there are {', '.join(FITS)}")
+    raise UserError(f"fit={how} is not known; there are {', '.join(FITS)}")
 
 
 def normalize(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:

@@ -15,7 +15,8 @@ from lightning.pytorch.strategies import DDPStrategy, FSDPStrategy, ParallelStra
 from lightning.pytorch.utilities.types import STEP_OUTPUT
 from torch import Tensor, distributed
 
-from blitz.device import _processes
+from blitz.errors import UserError
+from blitz.process import ranks
 
 
 class _Parts(ParallelStrategy):
@@ -23,15 +24,15 @@ class _Parts(ParallelStrategy):
 
     def __init__(self, **options: Any) -> None:
         # Where nobody has made processes, as in a notebook, Lightning looks for itself.
-        super().__init__(cluster_environment=TorchElasticEnvironment() if _processes.launched() else None, **options)
+        super().__init__(cluster_environment=TorchElasticEnvironment() if ranks.launched() else None, **options)
 
     def setup_environment(self) -> None:
-        if _processes.launched() and not distributed.is_initialized():
+        if ranks.launched() and not distributed.is_initialized():
             assert self.accelerator is not None
             self.accelerator.setup_device(self.root_device)
             distributed.init_process_group(
                 self._get_process_group_backend(),  # type: ignore[attr-defined]
-                store=distributed.PrefixStore("group", _processes.meeting()),  # type: ignore[attr-defined]
+                store=distributed.PrefixStore("group", ranks.meeting()),  # type: ignore[attr-defined]
                 rank=self.global_rank,
                 world_size=self.world_size,
                 timeout=self._timeout,  # type: ignore[attr-defined]
@@ -92,7 +93,7 @@ class FSDP(_Parts, FSDPStrategy):
     """Every process has a part of the model too; GPUs only."""
 
     def no_images(self) -> STEP_OUTPUT:
-        raise ValueError(
+        raise UserError(
             f"the last batch has fewer images than the {self.world_size} processes of device=fsdp: "
             "change data.batch_size or data.eval_batch_size, or use device=ddp"
         )

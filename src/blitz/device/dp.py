@@ -16,6 +16,8 @@ from lightning.pytorch.strategies import ParallelStrategy
 from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
+from blitz.errors import UserError
+
 
 class VirtualDataParallel(nn.Module):
     """``nn.DataParallel`` without GPUs: ``replicas`` copies of ``module`` on its own device, one after the other.
@@ -28,7 +30,7 @@ class VirtualDataParallel(nn.Module):
     def __init__(self, module: nn.Module, replicas: int) -> None:
         super().__init__()
         if replicas < 1:
-            raise ValueError(f"replicas must be at least 1, got {replicas}")
+            raise UserError(f"replicas must be at least 1, got {replicas}")
         self.module = module
         self.replicas = replicas
 
@@ -103,7 +105,7 @@ class DataParallelStrategy(ParallelStrategy):
         replicas: by default one per device, of at least two. A single device takes any number of virtual ones.
 
     Raises:
-        ValueError: from the Trainer's constructor, for sync_batchnorm, more than one node or process, or a wrong number
+        UserError: from the Trainer's constructor, for sync_batchnorm, more than one node or process, or a wrong number
             of devices; at the start of a run, for a compiled net or a task without such a submodule.
     """
 
@@ -119,17 +121,17 @@ class DataParallelStrategy(ParallelStrategy):
         assert self.cluster_environment is not None
         devices, processes = len(self._devices), self.cluster_environment.world_size()
         if self.num_nodes != 1:
-            raise ValueError(f"dp runs on one node, got num_nodes={self.num_nodes}; use device=ddp")
+            raise UserError(f"dp runs on one node, got num_nodes={self.num_nodes}; use device=ddp")
         if processes != 1:
-            raise ValueError(f"dp is one process for all devices, got {processes}; start one, or use device=ddp")
+            raise UserError(f"dp is one process for all devices, got {processes}; start one, or use device=ddp")
         if self._layer_sync is not None:
-            raise ValueError("dp cannot do sync_batchnorm=True, a replica sees its own shard only; use device=ddp")
+            raise UserError("dp cannot do sync_batchnorm=True, a replica sees its own shard only; use device=ddp")
         if self.replicas is None and devices < 2:
-            raise ValueError(
+            raise UserError(
                 f"dp needs at least two devices, got {devices}; raise trainer.devices, or use device=gpu or cpu"
             )
         if self.replicas is not None and (self.replicas < 1 or devices not in (1, self.replicas)):
-            raise ValueError(
+            raise UserError(
                 f"dp got replicas={self.replicas} for {devices} devices; choose {devices}, or 1 or more on one"
             )
 
@@ -176,13 +178,13 @@ def _replicable(task: nn.Module, name: str) -> nn.Module:
         net = task.get_submodule(name)
     except AttributeError:
         choices = ", ".join(child for child, _ in task.named_children())
-        raise ValueError(
+        raise UserError(
             f"dp found no submodule {name!r} in {type(task).__name__}; set module= to one of: {choices}"
         ) from None
     # torch.compile(net), net.compile() and net.forward = torch.compile(net.forward) leave a callable on the instance,
     # bound to the original's weights.
     if any(module._compiled_call_impl is not None or "forward" in vars(module) for module in net.modules()):
-        raise ValueError(f"dp cannot copy a compiled {name!r}; leave torch.compile out, or use device=ddp")
+        raise UserError(f"dp cannot copy a compiled {name!r}; leave torch.compile out, or use device=ddp")
     return net
 
 

@@ -32,18 +32,18 @@ class CSVLogger(loggers.CSVLogger):
         super().log_metrics(metrics, step)
         self._rows += 1
 
-    def mark(self, step: int) -> dict[str, Any]:
+    def position(self, step: int) -> dict[str, Any]:
         self.save()
         if self._rows:
             to_disk(self._path)
         return {"rows": self._rows}
 
-    def rewind(self, mark: dict[str, Any]) -> None:
+    def truncate_to(self, position: dict[str, Any]) -> None:
         """To be called before anything is logged; an empty mark is the start."""
         rows: list[list[str]] = []
-        if self._path.exists() and mark.get("rows"):
+        if self._path.exists() and position.get("rows"):
             with self._path.open(newline="", encoding="utf-8") as file:
-                rows = list(csv.reader(file))[: 1 + mark["rows"]]
+                rows = list(csv.reader(file))[: 1 + position["rows"]]
         if not rows:
             self._path.unlink(missing_ok=True)
             return

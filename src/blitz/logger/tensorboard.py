@@ -52,17 +52,17 @@ class TensorBoardLogger(loggers.TensorBoardLogger):
                 self.experiment._get_file_writer().add_summary(_session_end(status))
                 self.experiment.close()
 
-    def mark(self, step: int) -> dict[str, Any]:
+    def position(self, step: int) -> dict[str, Any]:
         self.experiment.flush()
         files = self._files()
         if files:
             to_disk(files[-1])
         return {"step": step, "sizes": {path.name: path.stat().st_size for path in files}}
 
-    def rewind(self, mark: dict[str, Any]) -> None:
+    def truncate_to(self, position: dict[str, Any]) -> None:
         """To be called before anything is logged; an empty mark is the start."""
-        sizes = mark.get("sizes", {})
-        self._kwargs["purge_step"] = mark.get("step", -1) + 1  # for a server that has read what is cut off
+        sizes = position.get("sizes", {})
+        self._kwargs["purge_step"] = position.get("step", -1) + 1  # for a server that has read what is cut off
         for path in self._files():
             if path.name in sizes:
                 os.truncate(path, min(sizes[path.name], path.stat().st_size))  # it would lengthen a shorter one

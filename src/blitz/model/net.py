@@ -3,6 +3,8 @@
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from blitz.errors import UserError
+
 
 class Net(nn.Module):
     """Two convolutions, three linear layers; LeNet-5's shape (LeCun et al., 1998) with ReLU and max-pooling.
@@ -10,14 +12,14 @@ class Net(nn.Module):
     With the tutorial's 32x32 images the flattened size is 16 * 5 * 5.
 
     Raises:
-        ValueError: ``image_size`` is below 16, where nothing is left to flatten after two convolutions and poolings.
+        UserError: ``image_size`` is below 16, where nothing is left to flatten after two convolutions and poolings.
     """
 
     def __init__(self, in_channels: int = 1, num_classes: int = 10, image_size: int = 32) -> None:
         super().__init__()
         side = ((image_size - 4) // 2 - 4) // 2
         if side < 1:
-            raise ValueError(f"Net takes images of 16x16 pixels or more, not {image_size}x{image_size}")
+            raise UserError(f"Net takes images of 16x16 pixels or more, not {image_size}x{image_size}")
         self.conv1 = nn.Conv2d(in_channels, 6, 5)
         self.conv2 = nn.Conv2d(6, 16, 5)
         self.fc1 = nn.Linear(16 * side * side, 120)

@@ -9,6 +9,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from blitz.errors import UserError
+
 NAME = ".lock"
 UNABLE = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)  # what file systems without locks answer
 
@@ -20,7 +22,7 @@ def held(folder: Path) -> Iterator[None]:
     """Hold the folder; a warning and no more where its file system has no locks.
 
     Raises:
-        ValueError: another process holds it; names that process and its host.
+        UserError: another process holds it; names that process and its host.
     """
     path = folder / NAME
     file = _take(path)
@@ -53,7 +55,7 @@ def _take(path: Path) -> int:
                 if error.errno not in UNABLE:
                     os.close(file)
                     if error.errno in (errno.EAGAIN, errno.EACCES, errno.EDEADLK):
-                        raise ValueError(
+                        raise UserError(
                             f"{path.parent} is in use by {_holder(path)}: wait for it, or end it first"
                         ) from None
                     raise

@@ -14,8 +14,12 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from blitz.config import AUTO, TrainConfig, existing, leaves
-from blitz.config import word as as_word
+from blitz.config.keys import TOTAL_STEPS, leaves
+from blitz.config.paths import as_override, existing_run
+from blitz.config.resolvers import AUTO
+from blitz.config.schema import TrainConfig
+from blitz.errors import UserError
+from blitz.runs.compatibility import upgrade_config
 
 # What may change when a run goes on or is run again: nothing that says what is learned, from what and in which order.
 LONGER = ("trainer.max_epochs", "trainer.max_steps")
@@ -24,7 +28,6 @@ ROUNDING = ("device", "device.*", "trainer.accelerator", "trainer.strategy", "tr
 EXACT = ("data.root", "data.num_workers", "data.memory_limit", "data.loader", "trainer.profiler", "callback.progress.*",
          "callback.last.every_n_steps", "callback.last.time_share")  # fmt: skip
 SPREAD = ("trainer.accelerator", "trainer.strategy", "trainer.devices")  # what follows device=
-LAID_OUT = "total_steps"  # in a schedule, the run's whole length
 
 
 class Word(NamedTuple):
@@ -50,11 +53,11 @@ def settle(cfg: DictConfig, folder: Path, words: Sequence[str]) -> Job | None:
     know, and writes nothing.
 
     Raises:
-        ValueError: a run cannot go on, or be run again, as it was asked to.
+        UserError: a run cannot go on, or be run again, as it was asked to.
     """
     asked = [f"{key}={cfg[key]}" for key in ("resume", "init_from", "reproduce") if cfg[key] not in (None, AUTO)]
     if len(asked) > 1:
-        raise ValueError(f"{' and '.join(asked)}: one of them, please")
+        raise UserError(f"{' and '.join(asked)}: one of them, please")
     given = [word for word in _parse(words) if word.key != "resume"]
     if cfg.resume == AUTO and not (folder / "config.yaml").exists():
         cfg.resume = None
@@ -68,14 +71,14 @@ def settle(cfg: DictConfig, folder: Path, words: Sequence[str]) -> Job | None:
     if name is not None:
         return _reproduce(cfg, folder, given, name)
     if cfg.init_from is not None and not Path(cfg.init_from).exists():
-        raise ValueError(f"init_from={cfg.init_from}: no such run or checkpoint")
+        raise UserError(f"init_from={cfg.init_from}: no such run or checkpoint")
     return Job(cfg, [word.text for word in given])
 
 
 def _resume(composed: DictConfig, folder: Path, given: list[Word]) -> Job | None:
     name = str(folder) if composed.resume == AUTO else composed.resume
-    if not folder.samefile(existing("resume", name)):
-        raise ValueError(f"resume={name}: a run goes on in its own folder, not in hydra.run.dir={folder}")
+    if not folder.samefile(existing_run("resume", name)):
+        raise UserError(f"resume={name}: a run goes on in its own folder, not in hydra.run.dir={folder}")
     run = _Recorded(folder, name)
     cfg = run.config(folder)
     before = {key: _at(cfg, key) for key in LONGER}
@@ -92,9 +95,9 @@ def _resume(composed: DictConfig, folder: Path, given: list[Word]) -> Job | None
 
 
 def _reproduce(composed: DictConfig, folder: Path, given: list[Word], name: str) -> Job:
-    run = _Recorded(existing("reproduce", name), name)
+    run = _Recorded(existing_run("reproduce", name), name)
     if run.metrics is None:
-        raise ValueError(f"reproduce={name}: not finished; blitz-train {as_word('resume', name)} goes on with it")
+        raise UserError(f"reproduce={name}: not finished; blitz-train {as_override('resume', name)} goes on with it")
     cfg = run.config(folder)
     cfg.reproduce = composed.reproduce
     changed = run.change(cfg, composed, given, (*ROUNDING, *EXACT))
@@ -115,7 +118,8 @@ class _Recorded:
         self._folder = folder
         self._config = self._read("config.yaml", yaml.safe_load)
         if not isinstance(self._config, dict):
-            raise ValueError(f"{folder / 'config.yaml'}: not a run's config, or a damaged one")
+            raise UserError(f"{folder / 'config.yaml'}: not a run's config, or a damaged one")
+        self._config = upgrade_config(self._config)
         self.given = _parse(self._read("overrides.yaml", yaml.safe_load) or [])
         self.metrics = self._read("metrics.json", json.loads)
         self._references = (self._read("environment.json", json.loads) or {}).get("references", {})
@@ -126,14 +130,14 @@ class _Recorded:
         except FileNotFoundError:
             return None
         except (ValueError, yaml.YAMLError) as error:
-            raise ValueError(f"{self._folder / name}: cannot be read ({' '.join(str(error).split())[:200]})") from error
+            raise UserError(f"{self._folder / name}: cannot be read ({' '.join(str(error).split())[:200]})") from error
 
     @property
     def onward(self) -> str:
         """How to train longer."""
         if not self._laid_out():
             more = 2 * (self._config["trainer"].get("max_epochs") or 10)
-            return f"to train longer: blitz-train {as_word('resume', self.name)} trainer.max_epochs={more}"
+            return f"to train longer: blitz-train {as_override('resume', self.name)} trainer.max_epochs={more}"
         return f"its schedule ends there; to train on from its weights: blitz-train {self._as_start()}"
 
     def config(self, folder: Path) -> DictConfig:
@@ -152,12 +156,12 @@ class _Recorded:
             cfg = OmegaConf.merge(OmegaConf.structured(TrainConfig), moved(self._config))
         except OmegaConfBaseException as error:
             reason = str(error).partition("\n")[0]
-            raise ValueError(
-                f"{self._folder / 'config.yaml'}: made by another version of the code: {reason}"
-            ) from error
+            raise UserError(f"{self._folder / 'config.yaml'}: made by another version of the code: {reason}") from error
         assert isinstance(cfg, DictConfig)
         for key, reference in self._references.items():  # a value that follows another follows it again
             value, again = _at(cfg, key), None
+            if value is None:  # of an earlier layout
+                continue
             OmegaConf.update(cfg, key, reference, merge=False)
             with contextlib.suppress(OmegaConfBaseException):
                 again = _at(cfg, key)
@@ -171,7 +175,7 @@ class _Recorded:
         """Do in ``cfg`` what ``given`` asks for, and give those that changed something.
 
         Raises:
-            ValueError: something that is not ``allowed`` would change.
+            UserError: something that is not ``allowed`` would change.
         """
         recorded = {word.key: word for word in self.given}
         changed = []
@@ -190,13 +194,13 @@ class _Recorded:
             parent = key.rpartition(".")[0]  # of what is not there nothing can be changed: no new logger, no callback
             there = "._" not in key and (not parent or OmegaConf.select(cfg, parent) is not None)
             if not (there and _matches(key, allowed)) or word.deletes:
-                raise ValueError(
+                raise UserError(
                     f"{word.text}: {self.name} has {where}={_plain(was)}, and keeps it; "
                     f"to start a new run from its weights: blitz-train {self._as_start(word)}"
                 )
             if key in LONGER and self._laid_out():
                 schedule = self._config["schedule"]["_target_"].rpartition(".")[2]
-                raise ValueError(
+                raise UserError(
                     f"{word.text}: its schedule, {schedule}, was laid out for {key}={_plain(was)} from the first "
                     f"step on; to train on from its weights: blitz-train {self._as_start(word)}"
                 )
@@ -207,14 +211,14 @@ class _Recorded:
         return changed
 
     def _laid_out(self) -> bool:
-        return any(value == LAID_OUT for _, value in leaves(self._config.get("schedule")))
+        return any(value == TOTAL_STEPS for _, value in leaves(self._config.get("schedule")))
 
     def _as_start(self, new: Word | None = None) -> str:
         """The words of a new run like this one, from its weights."""
         gone = ("init_from", "reproduce", *([new.key, f"{new.key}.*"] if new else []))
         words = {word.key: word.text for word in self.given if not _matches(word.key, gone)}
         return " ".join(
-            [as_word("init_from", self.name), *map(shlex.quote, [*([new.text] if new else []), *words.values()])]
+            [as_override("init_from", self.name), *map(shlex.quote, [*([new.text] if new else []), *words.values()])]
         )
 
 

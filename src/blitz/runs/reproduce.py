@@ -1,18 +1,38 @@
-"""Compare a run with the one that it is to reproduce: what differs around them, and what they gave."""
+"""Compare a run with the one that it reproduces: environment and metrics."""
 
 import hashlib
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
-from blitz.runs import Run
+from blitz.runs.folder import Run
+
+RECORDED = ("python", "platform", "cpus", "threads", "device", "gpus", "git_commit")
 
 
-def differences(was: Run, now: Run) -> list[str]:
-    """What may give two runs of one config different figures, a line each; what one has not recorded is left out."""
-    return changes(*(facts_of(run.environment) | _diff(run) for run in (was, now)))
+class Comparison(NamedTuple):
+    """The number of metrics, a line for each that differs, and whether a recorded difference may explain it."""
+
+    total: int
+    differing: list[str]
+    explained: bool
+
+
+def compare(original: Run, run: Run) -> Comparison:
+    """Compare the metrics of two finished runs, to the last bit."""
+    before, after = original.metrics or {}, run.metrics or {}
+    pairs = {name: [repr(metrics.get(name, "absent")) for metrics in (before, after)] for name in before | after}
+    differing = [f"{name} is {new}, was {old}" for name, (old, new) in sorted(pairs.items()) if old != new]
+    return Comparison(len(pairs), differing, bool(differences(original, run)))
+
+
+def differences(original: Run, run: Run) -> list[str]:
+    """Return a line for each recorded fact that may give two runs of one config different metrics."""
+    before, after = (comparable(each.environment) | _uncommitted(each) for each in (original, run))
+    return changes(before, after)
 
 
 def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
+    """Return a line for each value that changed; values that only one of the two has are left out."""
     return [
         f"{key} is {after[key]}, was {before[key]}"
         for key in before
@@ -20,27 +40,17 @@ def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def facts_of(environment: Mapping[str, Any]) -> dict[str, Any]:
-    """Of an environment.json, flat: what figures may depend on."""
-    names = ("python", "platform", "cpus", "threads", "device", "gpus", "git_commit")
-    flat = {name: environment.get(name) for name in names} | environment.get("packages", {})
+def comparable(environment: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the entries of an ``environment.json`` that metrics may depend on, flat."""
+    flat = {name: environment.get(name) for name in RECORDED} | environment.get("packages", {})
     for split, checksum in environment.get("data", {}).items():  # pixels and files have checksums of their own
         kind, _, digest = checksum.partition(":")
         flat[f"data checksum ({split}, {kind})"] = digest[:12]
     return flat | {"checkpoint of init_from": (environment.get("init_from") or "")[:12] or None}
 
 
-def _diff(run: Run) -> dict[str, str]:
+def _uncommitted(run: Run) -> dict[str, str]:
     if not run.environment.get("git_commit"):
         return {}
     file = run.path / "git.diff"
     return {"git.diff": hashlib.sha256(file.read_bytes()).hexdigest()[:12] if file.exists() else "empty"}
-
-
-def compare(was: Run, now: Run) -> tuple[int, list[str]]:
-    """How many figures the two have, and a line for each that is not the same to the last bit."""
-    before, after = was.metrics or {}, now.metrics or {}
-    figures = sorted(before | after)
-    absent = "absent"
-    pairs = ((key, repr(before.get(key, absent)), repr(after.get(key, absent))) for key in figures)
-    return len(figures), [f"{key} is {new}, was {old}" for key, old, new in pairs if old != new]

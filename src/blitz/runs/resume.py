@@ -1,4 +1,4 @@
-"""Take a run's folder back to a checkpoint, so that what goes on there is the run as if it had never ended."""
+"""Restore a run directory to its newest intact checkpoint, so that the run continues as if it had never stopped."""
 
 import os
 import socket
@@ -9,88 +9,88 @@ from typing import Any, NamedTuple
 
 from lightning import Trainer
 
-from blitz import atomic
-from blitz.atomic import TEMPORARY
-from blitz.callback.last_checkpoint import LAST, NEXT, PREVIOUS
-from blitz.config import word
-from blitz.reproduce import changes, facts_of
-from blitz.runs import RESUMABLE, Run, as_json, as_yaml, environment, read_checkpoint
+from blitz.config.paths import as_override
+from blitz.errors import UserError
+from blitz.runs.atomic import TEMPORARY, write_atomically
+from blitz.runs.checkpoint import read_checkpoint
+from blitz.runs.folder import LAST, NEXT, PREVIOUS, RESUMABLE, Run, as_json, as_yaml
+from blitz.runs.metadata import environment
+from blitz.runs.reproduce import changes, comparable
 
 
 class Resumable(NamedTuple):
-    """``path`` is None where nothing was saved yet; ``damaged`` says which newer checkpoints are, a line each, and
-    ``differs`` what is not as it was when the run began.
+    """The checkpoint to resume from.
+
+    Args:
+        path: None if nothing was saved yet.
+        damaged: a line for each newer checkpoint that cannot be used.
+        differences: a line for each fact about code, packages, machine or data that changed since the run began.
     """
 
     path: Path | None
     checkpoint: dict[str, Any]
     damaged: list[str]
-    differs: Sequence[str] = ()
+    differences: Sequence[str] = ()
 
 
-def newest(run: Run) -> Resumable:
-    """Where the run can go on: its newest checkpoint that is whole.
+def newest_intact(run: Run) -> Resumable:
+    """Find the newest checkpoint that is intact.
 
     Raises:
-        ValueError: it has checkpoints, and none can be gone on from.
+        UserError: there are checkpoints, and none of them can be resumed from.
     """
     damaged: list[str] = []
-    for path in (run.path / "checkpoints" / name for name in RESUMABLE):
+    for path in (run.checkpoints / name for name in RESUMABLE):
         if path.exists():
             try:
                 checkpoint = read_checkpoint(path)
                 if "resume" not in checkpoint:
-                    raise ValueError(f"{path}: weights alone, which a run cannot go on from")
+                    raise UserError(f"{path}: it holds weights alone, without the state to resume from")
                 return Resumable(path, checkpoint, damaged)
-            except ValueError as error:
+            except UserError as error:
                 damaged.append(str(error))
     if damaged:
-        raise ValueError("; ".join(damaged))
+        raise UserError("; ".join(damaged))
     return Resumable(None, {}, [])
 
 
-def go_on(
-    run: Run, trainer: Trainer, config: Mapping[str, Any], words: Sequence[str], facts: Mapping[str, Any]
+def restore(
+    run: Run, trainer: Trainer, config: Mapping[str, Any], overrides: Sequence[str], metadata: Mapping[str, Any]
 ) -> Resumable:
-    """Take the run's folder back to its newest checkpoint, with ``config`` from here on.
+    """Restore the run directory to its newest intact checkpoint and record ``config``, which applies from here on.
 
     Args:
-        words: of the command line, that are new to the run.
-        facts: as ``build.facts`` gives them, of today.
+        overrides: those that the run did not have before.
+        metadata: of this process, as ``training.build.metadata`` returns it.
 
     Raises:
-        ValueError: its checkpoints or its data are not what they were, or ``trainer`` cannot go on from there as if it
-            had not ended. Nothing is touched then.
+        UserError: checkpoints or data were changed, or ``trainer`` cannot continue exactly. Nothing is changed then.
     """
-    found = newest(run)
-    state = found.checkpoint
+    found = newest_intact(run)
     if found.path is not None:
-        _check_limits(run, state, trainer)
-    _check_data(run, facts["data"])
-    differs = changes(facts_of(run.environment), facts_of({**environment(), **facts}))
-    _reopen(run, config, words, differs)
-    folder = run.path / "checkpoints"
-    if found.path == folder / PREVIOUS:
-        (folder / LAST).unlink(missing_ok=True)  # else it would be kept as the previous one, damaged as it is
-    for pattern in (f"*{TEMPORARY}", NEXT):  # of a process that was killed while it was saving
-        for left in folder.glob(pattern):
-            left.unlink()
-    marks = state["resume"]["loggers"] if state else [{}] * len(trainer.loggers)
-    for logger, mark in zip(trainer.loggers, marks, strict=True):
-        if hasattr(logger, "rewind"):
-            logger.rewind(mark)
-    return found._replace(differs=differs)
+        _check_limits(run, found.checkpoint, trainer)
+    _check_data(run, metadata["data"])
+    differences = changes(comparable(run.environment), comparable({**environment(), **metadata}))
+    _reopen(run, config, overrides, differences)
+    if found.path == run.checkpoints / PREVIOUS:
+        (run.checkpoints / LAST).unlink(missing_ok=True)  # damaged; the next save would keep it as the previous one
+    for pattern in (f"*{TEMPORARY}", NEXT):  # of a process that was killed while it saved
+        for leftover in run.checkpoints.glob(pattern):
+            leftover.unlink()
+    positions = found.checkpoint["resume"]["loggers"] if found.checkpoint else [{}] * len(trainer.loggers)
+    for logger, position in zip(trainer.loggers, positions, strict=True):
+        if hasattr(logger, "truncate_to"):
+            logger.truncate_to(position)
+    return found._replace(differences=differences)
 
 
-def _check_data(run: Run, now: Mapping[str, str]) -> None:
-    for split, was in run.environment.get("data", {}).items():
-        same_kind = (
-            now[split].partition(":")[0] == was.partition(":")[0]
-        )  # decoded pixels, or the files' names and sizes
-        if same_kind and now[split] != was:
-            raise ValueError(
+def _check_data(run: Run, checksums: Mapping[str, str]) -> None:
+    for split, before in run.environment.get("data", {}).items():
+        same_kind = checksums[split].partition(":")[0] == before.partition(":")[0]  # pixels, or file names and sizes
+        if same_kind and checksums[split] != before:
+            raise UserError(
                 f"data.root={run.config['data']['root']}: the {split} images are not those that the run began with; "
-                f"to train on with these from its weights: blitz-train {word('init_from', run.path)}"
+                f"to train on these images from its weights: blitz-train {as_override('init_from', run.path)}"
             )
 
 
@@ -102,32 +102,34 @@ def _check_limits(run: Run, checkpoint: Mapping[str, Any], trainer: Trainer) -> 
         ("max_steps", steps, trainer.max_steps),
     ):
         if limit not in (None, -1) and done > limit:
-            raise ValueError(f"trainer.{key}={limit} is not valid: {done} are done already")
-    over = epochs["completed"] == epochs["ready"] and not checkpoint["resume"]["should_stop"]
-    if over and not loop["epoch_loop.batch_progress"]["is_last_batch"] and trainer.max_steps != steps:
-        raise ValueError(
-            f"trainer.max_steps={trainer.max_steps}: the run has ended after step {steps}, within an epoch, whose rest "
-            f"is lost; to train on from its weights: blitz-train {word('init_from', run.path)}"
+            raise UserError(f"trainer.{key}={limit}: the run has already done {done}; expected at least {done}")
+    ended = epochs["completed"] == epochs["ready"] and not checkpoint["resume"]["should_stop"]
+    if ended and not loop["epoch_loop.batch_progress"]["is_last_batch"] and trainer.max_steps != steps:
+        raise UserError(
+            f"trainer.max_steps={trainer.max_steps}: the run ended after step {steps}, within an epoch whose rest is "
+            f"lost; to train on from its weights: blitz-train {as_override('init_from', run.path)}"
         )
 
 
-def _reopen(run: Run, config: Mapping[str, Any], words: Sequence[str], differs: Sequence[str]) -> None:
-    """Remove what tells of its end, and say in environment.json under ``resumed`` who goes on, and with what."""
+def _reopen(run: Run, config: Mapping[str, Any], overrides: Sequence[str], differences: Sequence[str]) -> None:
+    """Remove the results, and record under ``resumed`` in ``environment.json`` who resumes the run."""
     for name in ("metrics.json", "per_class.csv", "confusion.csv", "error.txt"):  # first: it is not finished any more
         (run.path / name).unlink(missing_ok=True)
-    for left in run.path.glob(f"*{TEMPORARY}"):  # of a process that was killed as it wrote
-        left.unlink()
-    now, was = environment(), run.environment
+    for leftover in run.path.glob(f"*{TEMPORARY}"):  # of a process that was killed while it wrote
+        leftover.unlink()
+    now, before = environment(), run.environment
     resumed = {
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
         "host": socket.gethostname(),
         "pid": os.getpid(),
         "command": now["command"],
         "git_commit": now["git_commit"],
-        "differs": list(differs),
+        "differs": list(differences),
     }
-    atomic.write(run.path / "environment.json", as_json(was | {"resumed": [*was.get("resumed", []), resumed]}))
-    if dict(config) != run.config:  # before the words: one that stands there already is taken as done
-        atomic.write(run.path / "config.yaml", as_yaml(dict(config)))
-    if words:
-        atomic.write(run.path / "overrides.yaml", as_yaml([*run.overrides, *words]))
+    write_atomically(
+        run.path / "environment.json", as_json(before | {"resumed": [*before.get("resumed", []), resumed]})
+    )
+    if dict(config) != run.config:  # before the overrides: an override that is recorded counts as applied
+        write_atomically(run.path / "config.yaml", as_yaml(dict(config)))
+    if overrides:
+        write_atomically(run.path / "overrides.yaml", as_yaml([*run.overrides, *overrides]))

@@ -9,11 +9,14 @@ import torch
 import torch.nn.functional as F
 from lightning import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from rich.markup import escape
 from torch import Tensor, nn
 from torchmetrics import MeanMetric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix
 
-TOTAL_STEPS = "total_steps"
+from blitz.config.keys import TOTAL_STEPS
+from blitz.errors import UserError
+from blitz.runs.report import Report
 
 
 class Classify(LightningModule):
@@ -30,6 +33,9 @@ class Classify(LightningModule):
         schedule: makes one from the optimizer, stepped after every optimizer step. An argument that it gives as
             ``"total_steps"`` is replaced by the number of steps that the trainer will take.
         transform: pictures to the batch that ``net`` takes; for whoever loads a checkpoint, not used in training.
+
+    Raises:
+        UserError: the network cannot take the transform's images, or does not return one logit per class.
     """
 
     def __init__(
@@ -39,12 +45,12 @@ class Classify(LightningModule):
         schedule: partial[Any] | None = None,
         classes: Sequence[str] = (),
         label_smoothing: float = 0.0,
-        transform: Callable[..., Tensor] | None = None,
+        transform: Any = None,
     ) -> None:
         super().__init__()
         self.net = net
         self.optimizer: Callable[..., torch.optim.Optimizer] | None = optimizer
-        self.schedule: partial[Any] | None = schedule
+        self.schedule: partial[Any] | None = schedule or None
         self.classes = list(classes)
         self.label_smoothing = label_smoothing
         self.transform = transform
@@ -61,6 +67,9 @@ class Classify(LightningModule):
         )
         self.running = _Running()
         self.confusion: dict[str, Tensor] = {}
+        if transform is not None:
+            self.example_input_array = torch.zeros(2, transform.channels, transform.image_size, transform.image_size)
+            self._check_net()
 
     def __setattr__(self, name: str, value: Any) -> None:
         # Lightning sets this name around each hook, 44 times a step, and a module's own way takes 2 µs each time.
@@ -68,6 +77,27 @@ class Classify(LightningModule):
             self.__dict__[name] = value
         else:
             super().__setattr__(name, value)
+
+    def _check_net(self) -> None:
+        channels, size = self.transform.channels, self.transform.image_size
+        name, training = type(self.net).__name__, self.net.training
+        try:
+            with torch.no_grad():
+                shape = tuple(self.net.eval()(self.example_input_array).shape)
+        except (RuntimeError, ValueError) as error:
+            first = next((layer for layer in self.net.modules() if isinstance(layer, nn.Conv2d)), None)
+            if first is not None and first.in_channels != channels:
+                takes = f"{name} takes images of {first.in_channels} channels"
+                raise UserError(f"{takes}, but the data has data.channels={channels}") from error
+            reason = " ".join(str(error).split())
+            raise UserError(
+                f"{name} cannot take the data's {channels}x{size}x{size} images (data.image_size={size}): {reason}"
+            ) from error
+        self.net.train(training)
+        if shape != (2, len(self.classes)):
+            raise UserError(
+                f"{name} returns {shape} for two images, but {len(self.classes)} classes need (2, {len(self.classes)})"
+            )
 
     def forward(self, images: Tensor) -> Tensor:
         return self.net(images)
@@ -100,7 +130,7 @@ class Classify(LightningModule):
         lr = float(self.trainer.optimizers[0].param_groups[0]["lr"])
         self.running.update(loss, logits, labels, self.global_step + 1, lr)
 
-    def metrics(self, stage: str) -> list[str]:
+    def metric_names(self, stage: str) -> list[str]:
         """The names of what a stage logs each epoch, if every class is in its data."""
         by_class = [] if stage == "train" else [f"{stage}/acc/{name}" for name in self.classes]
         return [f"{stage}/loss", f"{stage}/acc", *by_class]
@@ -154,6 +184,31 @@ class Classify(LightningModule):
         by_class = {f"{stage}/acc/{name}": correct / count for name, count, correct in counts if count}
         self.log_dict({f"{stage}/loss": values["loss"], f"{stage}/acc": values["acc"], **by_class})
 
+    def report(self, stage: str) -> Report:
+        """Return the tables of the last evaluation: images, correct ones and accuracy by class, and the confusion."""
+        confusion = self.confusion[stage]
+        counts = list(zip(self.classes, confusion.sum(1).tolist(), confusion.diag().tolist(), strict=True))
+        accuracy = {name: correct / count if count else None for name, count, correct in counts}
+        total, hits = int(confusion.sum()), int(confusion.trace())
+        return Report(
+            metrics={f"{stage}/acc/{name}": None for name, value in accuracy.items() if value is None},
+            tables={
+                "per_class": [
+                    ("class", "count", "correct", "accuracy"),
+                    *((name, count, correct, "n/a" if accuracy[name] is None else accuracy[name])
+                      for name, count, correct in counts),
+                ],
+                "confusion": [("true", *self.classes), *((name, *row) for name, row in
+                                                         zip(self.classes, confusion.tolist(), strict=True))],
+            },
+            display=[
+                ("class", "images", "correct", "accuracy", ""),
+                *((escape(name), str(count), str(correct), as_percent(accuracy[name]), _mark(accuracy[name], accuracy))
+                  for name, count, correct in counts),
+            ],
+            summary={f"{stage} accuracy": f"{as_percent(hits / total)}  ({hits:,} of {total:,})"},
+        )  # fmt: skip
+
     def configure_optimizers(self) -> OptimizerLRScheduler:
         assert self.optimizer is not None
         optimizer = self.optimizer(self.parameters())
@@ -165,6 +220,18 @@ class Classify(LightningModule):
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": self.schedule(optimizer, **given), "interval": "step"},
         }
+
+
+def as_percent(value: float | None) -> str:
+    return "n/a" if value is None else f"{value * 100:.2f} %"
+
+
+def _mark(value: float | None, accuracy: Mapping[str, float | None]) -> str:
+    """Return a mark, in rich's markup, for the best and the worst class."""
+    known = [other for other in accuracy.values() if other is not None]
+    if value is None or max(known) == min(known):
+        return ""
+    return {max(known): "[green]best[/]", min(known): "[red]worst[/]"}.get(value, "")
 
 
 class _Running:

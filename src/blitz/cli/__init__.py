@@ -1,0 +1,1 @@
+"""The command line: Hydra, exit codes, one-line errors, and the processes of a job."""

@@ -1,0 +1,134 @@
+"""Checks of a composed config: values first, then each ``_target_``'s arguments against its signature."""
+
+import difflib
+import inspect
+import math
+import types
+import typing
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal
+
+from hydra.utils import get_object
+from omegaconf import MISSING, DictConfig, OmegaConf
+
+from blitz.config.keys import TOTAL_STEPS, leaves
+from blitz.errors import UserError
+
+TYPE_NAMES = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
+
+
+def check_values(cfg: DictConfig) -> None:
+    """Refuse missing values, NaN and numbers out of range. Imports nothing that a ``_target_`` names.
+
+    Raises:
+        UserError: with the key, the value and the valid range.
+    """
+    for key, value in leaves(OmegaConf.to_container(cfg)):
+        if value == MISSING:
+            raise UserError(f"{key} must be given: add {key}=VALUE")
+    for key, value in leaves(OmegaConf.to_container(cfg, resolve=True)):
+        if isinstance(value, float) and math.isnan(value):
+            raise UserError(f"{key}=nan: not a number; expected a number")
+    if "checkpoint" in cfg and (cfg.run is None) == (cfg.checkpoint is None):
+        raise UserError("nothing to evaluate; expected either run=DIR or checkpoint=FILE")
+    _check_number(cfg, "optimizer.lr", minimum=0)
+    _check_number(cfg, "data.batch_size", minimum=1, whole=True)
+    _check_number(cfg, "data.eval_batch_size", minimum=1, whole=True)
+    _check_number(cfg, "data.val_fraction", minimum=0, below=1)
+    _check_number(cfg, "threads", minimum=1, whole=True)
+    _check_number(cfg, "seed", minimum=0, below=2**32, whole=True)
+
+
+def _check_number(cfg: DictConfig, key: str, minimum: float, below: float = math.inf, whole: bool = False) -> None:
+    value = OmegaConf.select(cfg, key)
+    if value is None:
+        return
+    expected = f"{TYPE_NAMES[int if whole else float]} >= {minimum}" + (f" and < {below}" if below < math.inf else "")
+    if not _matches_type(value, int if whole else float) or not minimum <= value < below:
+        raise UserError(f"{key}={value}: not a valid value; expected {expected}")
+
+
+def check_arguments(cfg: DictConfig) -> None:
+    """Refuse an argument whose name or type its ``_target_`` does not accept. Imports the targets.
+
+    Values that are interpolated are checked in the place that they refer to.
+
+    Raises:
+        UserError: with the key and the arguments or types that the target accepts.
+    """
+    for path, node in _targets(OmegaConf.to_container(cfg), OmegaConf.to_container(cfg, resolve=True)):
+        target = node["_target_"]
+        try:
+            arguments = _signature(get_object(target))
+        except Exception as error:
+            reason = " ".join(str(error.__cause__ or error).split())
+            raise UserError(f"{path}._target_={target}: cannot be imported ({reason})") from error
+        accepts_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in arguments.values())
+        for key, value in node.items():
+            if key in arguments:
+                _check_type(f"{path}.{key}", value, arguments[key].annotation)
+            elif not key.startswith("_") and not accepts_any:
+                choices = did_you_mean(key, arguments) or f"it takes {', '.join(k for k in arguments if k != 'self')}"
+                raise UserError(f"{path}.{key}: {target} takes no {key}; {choices}")
+
+
+def did_you_mean(name: str, choices: typing.Iterable[str]) -> str:
+    """Return ``did you mean ...?`` with the most similar choice, or an empty string if none is similar."""
+    similar = difflib.get_close_matches(name, list(choices), 1)
+    return f"did you mean {similar[0]}?" if similar else ""
+
+
+def _targets(written: Any, resolved: Any, path: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield every resolved node with a ``_target_``, unless it is an interpolation of another one."""
+    if isinstance(resolved, list):
+        written, resolved = (dict(enumerate(node)) if isinstance(node, list) else node for node in (written, resolved))
+    if not isinstance(resolved, dict) or not isinstance(written, dict):
+        return
+    if "_target_" in resolved:
+        yield path, resolved
+    for key, value in resolved.items():
+        yield from _targets(written[key], value, f"{path}.{key}" if path else str(key))
+
+
+def _signature(target: Any) -> Mapping[str, inspect.Parameter]:
+    """Return the parameters by name. ``**settings: Unpack[SomeTypedDict]`` stands for the keys of the TypedDict."""
+    try:
+        parameters = dict(inspect.signature(target, eval_str=True).parameters)
+    except NameError:  # an annotation of names that are imported for type checkers alone
+        return inspect.signature(target).parameters
+    for name, parameter in list(parameters.items()):
+        if parameter.kind is parameter.VAR_KEYWORD and typing.get_origin(parameter.annotation) is typing.Unpack:
+            (keys,) = typing.get_args(parameter.annotation)
+            del parameters[name]
+            for key, annotation in typing.get_type_hints(keys).items():
+                parameters[key] = inspect.Parameter(key, parameter.KEYWORD_ONLY, annotation=annotation)
+    return parameters
+
+
+def _check_type(path: str, value: Any, annotation: Any) -> None:
+    accepted = list(_accepted(annotation))
+    if value is None or value == TOTAL_STEPS or not accepted or any(_matches_type(value, kind) for kind in accepted):
+        return
+    expected = dict.fromkeys(TYPE_NAMES[kind] if isinstance(kind, type) else str(kind) for kind in accepted)
+    raise UserError(f"{path}={value}: not a valid value; expected {', '.join(expected)}")
+
+
+def _accepted(annotation: Any) -> Iterator[Any]:
+    """Yield the scalar types and literal values that an annotation accepts; nothing if it accepts more than these."""
+    if isinstance(annotation, types.UnionType) or typing.get_origin(annotation) is typing.Union:
+        parts = [list(_accepted(part)) for part in typing.get_args(annotation) if part is not types.NoneType]
+        if all(parts):
+            for part in parts:
+                yield from part
+    elif typing.get_origin(annotation) is Literal:
+        yield from typing.get_args(annotation)
+    elif annotation in TYPE_NAMES:
+        yield annotation
+
+
+def _matches_type(value: Any, kind: Any) -> bool:
+    if kind is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    if kind is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    return isinstance(value, kind) if isinstance(kind, type) else type(value) is type(kind) and value == kind

@@ -1,0 +1,45 @@
+"""Paths: of the project, of run directories, and as the user types them."""
+
+import os
+import re
+import shlex
+from pathlib import Path
+
+from blitz.errors import UserError
+
+PROJECT = Path(__file__).resolve().parents[3]
+CONFIGS = PROJECT / "configs"
+
+
+def existing_run(key: str, run: str) -> Path:
+    """Return the absolute path of a training run's directory.
+
+    Args:
+        key: the override that names the run, for the error message.
+
+    Raises:
+        UserError: the directory does not exist, or does not hold a training run.
+    """
+    path = Path(run).expanduser().absolute()
+    if not path.is_dir():
+        raise UserError(f"{key}={run}: no such directory; expected a run directory such as logs/runs/NAME")
+    if not (path / "config.yaml").is_file():
+        raise UserError(f"{key}={run}: it holds no config.yaml; expected a run directory such as logs/runs/NAME")
+    overrides = path / "overrides.yaml"
+    if overrides.is_file() and overrides.read_text(encoding="utf-8").startswith("- checkpoint="):
+        raise UserError(f"{key}={run}: this is the directory of an evaluation; expected a training run")
+    return path
+
+
+def shorten(path: Path) -> str:
+    """Return the path relative to the working directory if it lies below it, otherwise the path itself."""
+    relative = os.path.relpath(path) if path.drive == Path.cwd().drive else str(path)
+    return str(path) if relative.startswith("..") else relative
+
+
+def as_override(key: str, path: str | Path) -> str:
+    """Return ``key=path`` for a command line, quoted for Hydra's grammar and for the shell if either needs it."""
+    text = str(path)
+    if not re.fullmatch(r"[A-Za-z0-9_./:+-]+", text):
+        text = "'" + text.replace("'", "\\'") + "'"
+    return shlex.quote(f"{key}={text}")

@@ -1,0 +1,61 @@
+"""OmegaConf resolvers that the files in ``configs/`` use."""
+
+import hashlib
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from blitz.config.paths import PROJECT, existing_run
+from blitz.errors import UserError
+
+AUTO = "auto"  # resume=auto: resume the run if there is one, otherwise start it
+
+
+def class_folders(root: str) -> list[str]:
+    """Return the class names of an image folder: the directories in ``root/train``, in code-point order."""
+    train = Path(root).expanduser() / "train"
+    if not train.is_dir():
+        raise UserError(
+            f"data.root={root}: no directory {train}; expected train/<class>/* and test/<class>/* in data.root"
+        )
+    names = sorted(entry.name for entry in train.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+    if not names:
+        raise UserError(f"data.root={root}: {train} has no class directories; expected images in {train}/<class>/")
+    return names
+
+
+def directory_name(overrides: str) -> str:
+    """Return overrides as a directory name of at most 150 bytes that needs no quotes in a shell, Hydra or Windows."""
+    name = re.sub(r"[^\w.+-]+", "-", overrides).strip("-.") or "defaults"
+    if len(name.encode()) > 150:
+        digest = hashlib.sha256(name.encode()).hexdigest()[:8]
+        name = f"{name.encode()[:140].decode(errors='ignore')}-{digest}"
+    return name
+
+
+def run_directory(resume: str | None, default: str) -> str:
+    """Return the directory that Hydra runs a job in: the one of the resumed run, otherwise ``default``."""
+    if resume is None:
+        return default
+    if resume == AUTO:
+        raise UserError("resume=auto: it resumes the run in hydra.run.dir; add hydra.run.dir=DIR")
+    return str(existing_run("resume", resume))
+
+
+def sweep_directory(overrides: Sequence[str], default: str) -> str:
+    """Return ``default``, the directory of a sweep. Refuse ``resume=``, which names a single run."""
+    for override in overrides:
+        if override.lstrip("+").startswith("resume="):
+            raise UserError(f"{override}: a sweep cannot resume a single run; leave out -m")
+    return default
+
+
+RESOLVERS: dict[str, Callable[..., Any]] = {
+    "project": lambda: str(PROJECT),
+    "len": len,
+    "class_folders": class_folders,
+    "directory_name": directory_name,
+    "run_directory": run_directory,
+    "sweep_directory": sweep_directory,
+}

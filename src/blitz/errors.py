@@ -1,0 +1,9 @@
+"""The error class whose message is written for the user."""
+
+
+class UserError(ValueError):
+    """A mistake that the user can correct; the message is one line with the bad value and the valid choices.
+
+    The command line prints the message alone. Every other exception is reported with its type and location. Raise it
+    from code of your own to get the same treatment.
+    """

@@ -1,0 +1,1 @@
+"""Processes of a run: signals, ranks, agreement between ranks, random state."""

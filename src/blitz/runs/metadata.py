@@ -1,0 +1,47 @@
+"""Metadata of a run: command, packages, machine and git commit."""
+
+import os
+import platform
+import subprocess
+import sys
+from importlib import metadata
+from typing import Any
+
+import torch
+
+from blitz.config.paths import PROJECT
+
+PACKAGES = (
+    "torch",
+    "torchvision",
+    "lightning",
+    "hydra-core",
+    "omegaconf",
+    "torchmetrics",
+    "tensorboard",
+    "numpy",
+    "blitz",
+)
+
+
+def environment() -> dict[str, Any]:
+    """Return what ``environment.json`` records of this process and machine."""
+    return {
+        "command": sys.argv,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cpus": os.cpu_count(),
+        "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
+        "packages": {name: metadata.version(name) for name in PACKAGES},
+        "git_commit": git("rev-parse", "HEAD").decode().strip() or None,
+        "git_status": git("status", "--porcelain").decode(errors="replace").splitlines(),
+    }
+
+
+def git(*arguments: str) -> bytes:
+    """Return the output of a git command in the project; empty if there is no git or no repository."""
+    try:
+        done = subprocess.run(["git", *arguments], cwd=PROJECT, capture_output=True, timeout=30)
+    except (OSError, subprocess.TimeoutExpired):
+        return b""
+    return done.stdout if done.returncode == 0 else b""

@@ -1,0 +1,1 @@
+"""Build data, task and trainer from a config."""
