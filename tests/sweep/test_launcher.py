@@ -132,7 +132,7 @@ def test_the_entry_point_returns_the_metric_to_optimize(tmp_path):
     from hydra import compose, initialize_config_dir
     from hydra.core.hydra_config import HydraConfig
 
-        from blitz.config.paths import CONFIGS
+    from blitz.config.paths import CONFIGS
     from blitz.config.schema import register
     from blitz.train import train
 
