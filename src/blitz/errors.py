@@ -1,4 +1,4 @@
-"""The error class whose message is written for the user."""
+"""Exceptions whose message is written for the user."""
 
 
 class UserError(ValueError):
@@ -7,3 +7,11 @@ class UserError(ValueError):
     The command line prints the message alone. Every other exception is reported with its type and location. Raise it
     from code of your own to get the same treatment.
     """
+
+
+class DivergenceError(UserError, FloatingPointError):
+    """A loss that is not finite; the message holds the step and the learning rate."""
+
+
+class RankError(UserError):
+    """A rank of a run failed; the message is the rank's own, and the cause holds its traceback."""

@@ -1,10 +1,14 @@
-"""Registration of blitz's launcher with Hydra, which finds plugins in this namespace package."""
+"""Registration of the launcher with Hydra, which accepts plugins from this namespace package alone."""
 
 from dataclasses import dataclass
 
 from hydra.core.config_store import ConfigStore
 
-from blitz.sweep.launcher import BlitzLauncher as BlitzLauncher
+from blitz.sweep.launcher import SequentialLauncher
+
+
+class BlitzLauncher(SequentialLauncher):
+    """The launcher under a name that Hydra's plugin scanner accepts."""
 
 
 @dataclass

@@ -20,7 +20,7 @@ HOLD = """
 import sys, time
 from pathlib import Path
 from blitz.runs import lock
-with lock.held(Path(sys.argv[1])):
+with lock.hold(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(600)
 """
@@ -37,7 +37,7 @@ def holder(folder):
 
 
 def test_the_second_is_told_who_holds_it(tmp_path):
-    with holder(tmp_path) as process, pytest.raises(ValueError, match="in use") as refusal, lock.held(tmp_path):
+    with holder(tmp_path) as process, pytest.raises(ValueError, match="in use") as refusal, lock.hold(tmp_path):
         pass
     who = f"process {process.pid} on host {socket.gethostname()}"
     assert str(refusal.value) == f"{tmp_path} is in use by {who}: wait for it, or end it first"
@@ -48,15 +48,15 @@ def test_a_dead_holder_holds_nothing(tmp_path):
         process.kill()
         process.wait()
         assert (tmp_path / lock.NAME).exists()
-        with lock.held(tmp_path):
+        with lock.hold(tmp_path):
             assert (tmp_path / lock.NAME).read_text().split()[0] == str(os.getpid())
     assert list(tmp_path.iterdir()) == []
 
 
 def test_in_one_process_too(tmp_path):
-    with lock.held(tmp_path), pytest.raises(ValueError, match=f"process {os.getpid()} "), lock.held(tmp_path):
+    with lock.hold(tmp_path), pytest.raises(ValueError, match=f"process {os.getpid()} "), lock.held(tmp_path):
         pass
-    with lock.held(tmp_path):
+    with lock.hold(tmp_path):
         pass
 
 
@@ -79,7 +79,7 @@ def test_a_forked_worker_does_not_hold_it(tmp_path):
 def _free(folder):
     """Asked a moment after the fork: the worker lets go as its first act."""
     try:
-        with lock.held(folder):
+        with lock.hold(folder):
             return True
     except ValueError:
         time.sleep(0.1)
@@ -89,7 +89,7 @@ def _free(folder):
 def _hammer(folder, counts, seconds):
     end, inside = time.monotonic() + seconds, 0
     while time.monotonic() < end:
-        with contextlib.suppress(ValueError), lock.held(folder):
+        with contextlib.suppress(ValueError), lock.hold(folder):
             marker = os.open(folder / "inside", os.O_CREAT | os.O_EXCL)  # fails where another is inside
             os.close(marker)
             (folder / "inside").unlink()
@@ -116,7 +116,7 @@ def test_without_locks_it_warns_and_goes_on(code, tmp_path, monkeypatch, capsys)
         raise OSError(code, os.strerror(code))
 
     monkeypatch.setattr(lock, "_lock", unable)
-    with lock.held(tmp_path):
+    with lock.hold(tmp_path):
         pass
     assert re.fullmatch(r".*: its file system has no locks; .*\n", capsys.readouterr().err)
 

@@ -220,7 +220,7 @@ def test_a_failure_is_recorded_once_the_run_goes_on(unfinished, command, monkeyp
 
 def test_in_use(unfinished, command, tmp_path):
     before = contents(unfinished)
-    with lock.held(unfinished):
+    with lock.hold(unfinished):
         message = refused(command, f"resume={unfinished}")
     assert f"{unfinished} is in use by process {os.getpid()} on host " in message
     assert contents(unfinished) == before

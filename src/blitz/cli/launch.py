@@ -1,4 +1,4 @@
-"""Where a job runs: in this process, or in several that all run it with the config as it is resolved here."""
+"""Run a job in this process, or in one process per device with the config as this process resolved it."""
 
 import atexit
 import gc
@@ -23,87 +23,56 @@ from blitz.process import ranks
 Task = Callable[[DictConfig], Any]
 
 
-def start(task: Task, cfg: DictConfig, explain: Callable[[BaseException], str]) -> Any:
-    """What ``task(cfg)`` gives, in as many processes as the device asks for.
+def run_job(task: Task, cfg: DictConfig, explain: Callable[[BaseException], str]) -> Any:
+    """Return ``task(cfg)``, run in as many processes as the device asks for.
+
+    Args:
+        explain: describes an exception in one line; it must be picklable.
 
     Raises:
-        UserError: they are not what torchrun or SLURM has started, or cannot be started here.
+        UserError: torchrun or SLURM started another number of processes, or they cannot be started here.
         RankError: one of them failed.
     """
     if "seed" in cfg and cfg.seed is None:
         cfg.seed = random.SystemRandom().randrange(2**32)
     started = ranks.launched()
-    each = _each(cfg)
-    if each is None:
-        if started and started.of > 1:
-            device = HydraConfig.get().runtime.choices["device"]
-            raise UserError(
-                f"{started.of} processes were started, but device={device} is one: use device=ddp or ddp_cpu"
-            )
+    count = num_local_ranks(cfg)
+    _check_number_of_processes(cfg, count, started)
+    if count is None:
         return _call(task, cfg)
-    nodes = cfg.trainer.num_nodes
-    if not started and nodes > 1:
-        raise UserError(f"trainer.num_nodes={nodes}: start it on every node, by torchrun or srun; see docs/devices.md")
-    if started and started.of != each * nodes:
-        raise UserError(
-            f"{started.of} processes were started, but trainer.devices={cfg.trainer.devices} and "
-            f"trainer.num_nodes={nodes} ask for {each * nodes}"
-        )
-    if started and HydraConfig.get().mode == RunMode.MULTIRUN:
-        raise UserError("torchrun and srun start one run: leave -m out, or sweep on one machine without them")
-    if "data" in cfg and cfg.data.batch_size < each * nodes:
-        raise UserError(
-            f"data.batch_size={cfg.data.batch_size} is smaller than the number of processes that share it, "
-            f"{each * nodes}"
-        )
-    OmegaConf.to_container(cfg, resolve=True)  # what would be different in each process, as ${now:}, is known from here
+    # Resolve here what would differ between processes, such as ${now:}; OmegaConf caches the result.
+    OmegaConf.to_container(cfg, resolve=True)
     job = pickle.dumps((cfg, HydraConfig.instance().cfg))
     if started:
         ranks.share(job)
-        return take_part(task, job)
-    folder = Path(HydraConfig.get().runtime.output_dir)
+        return join_job(task, job)
+    run_dir = Path(HydraConfig.get().runtime.output_dir)
     try:
-        return ranks.run(partial(take_part, task, job), each, folder, explain)
+        return ranks.run(partial(join_job, task, job), count, run_dir, explain)
     finally:
-        for log in folder.glob("rank*.log"):
-            if not log.stat().st_size or not (folder / "config.yaml").exists():
+        for log in run_dir.glob("rank*.log"):
+            if not log.stat().st_size or not (run_dir / "config.yaml").exists():
                 log.unlink()
 
 
-def take_part(task: Task, job: bytes) -> Any:
-    """As one process of a run: the task, with rank 0's config and without Hydra."""
+def join_job(task: Task, job: bytes) -> Any:
+    """Run the task as one rank of a job, with rank 0's config and without Hydra's command line."""
     setup_globals()
     register()
-    cfg, hydra = pickle.loads(job)
-    HydraConfig.instance().cfg = hydra
-    configure_log(hydra.hydra.job_logging, hydra.hydra.verbose)
+    cfg, hydra_cfg = pickle.loads(job)
+    HydraConfig.instance().cfg = hydra_cfg
+    configure_log(hydra_cfg.hydra.job_logging, hydra_cfg.hydra.verbose)
     result = _call(task, cfg)
     from torch import distributed
 
     if distributed.is_initialized():
-        distributed.barrier()  # until rank 0, where the others meet, has written everything down
+        distributed.barrier()  # rank 0 hosts the rendezvous, and writes the results after the others are done
         distributed.destroy_process_group()
     return result
 
 
-def _call(task: Task, cfg: DictConfig) -> Any:
-    """``task(cfg)``, and before it the imports of torch and Lightning.
-
-    Looking for garbage while these define what they do takes half a second of three.
-    """
-    if "lightning" not in sys.modules:
-        gc.disable()
-        try:
-            import_module("blitz.training.build")
-        finally:
-            gc.freeze()  # it stays to the end: later collections need not look through it either
-            atexit.register(gc.unfreeze)
-            gc.enable()
-    return task(cfg)
-
-
-def _each(cfg: DictConfig) -> int | None:
-    """How many processes a machine is to run; None where the device is not one of processes."""
+def num_local_ranks(cfg: DictConfig) -> int | None:
+    """Return the number of processes on this machine by ``trainer.devices``; None if the device takes one for all."""
     if not OmegaConf.select(cfg, "device.process_per_device"):
         return None
     devices = cfg.trainer.devices
@@ -112,7 +81,52 @@ def _each(cfg: DictConfig) -> int | None:
     if str(devices) in ("auto", "-1"):
         import torch
 
-        return max(1, torch.cuda.device_count()) if cfg.device.accelerator == "cuda" else 1
+        return max(1, torch.cuda.device_count()) if cfg.trainer.accelerator == "cuda" else 1
     if not str(devices).isdecimal() or not int(devices):
-        raise UserError(f"trainer.devices={devices} is not valid: it must be a whole number >= 1, a list or auto")
+        raise UserError(f"trainer.devices={devices}: not a valid value; expected a whole number >= 1, a list or auto")
     return int(devices)
+
+
+def _check_number_of_processes(cfg: DictConfig, count: int | None, started: ranks.Launched | None) -> None:
+    if count is None:
+        if started and started.of > 1:
+            device = HydraConfig.get().runtime.choices["device"]
+            raise UserError(
+                f"device={device}: it takes one process, but {started.of} were started; expected device=ddp or ddp_cpu"
+            )
+        return
+    nodes = cfg.trainer.num_nodes
+    total = count * nodes
+    if not started and nodes > 1:
+        raise UserError(
+            f"trainer.num_nodes={nodes}: start one process per device on every node with torchrun or srun; "
+            "see docs/devices.md"
+        )
+    if started and started.of != total:
+        raise UserError(
+            f"trainer.devices={cfg.trainer.devices} with trainer.num_nodes={nodes}: expected {total} processes, "
+            f"but {started.of} were started"
+        )
+    if started and HydraConfig.get().mode == RunMode.MULTIRUN:
+        raise UserError("-m: torchrun and srun start a single run; leave out -m, or sweep on one machine without them")
+    if "data" in cfg and cfg.data.batch_size < total:
+        raise UserError(
+            f"data.batch_size={cfg.data.batch_size}: smaller than the number of processes that share a batch; "
+            f"expected at least {total}"
+        )
+
+
+def _call(task: Task, cfg: DictConfig) -> Any:
+    """Return ``task(cfg)``, after importing torch and Lightning without garbage collection.
+
+    Searching their many new objects for garbage takes half a second of three.
+    """
+    if "lightning" not in sys.modules:
+        gc.disable()
+        try:
+            import_module("blitz.training.build")
+        finally:
+            gc.freeze()  # these objects live until the end: later collections can skip them
+            atexit.register(gc.unfreeze)
+            gc.enable()
+    return task(cfg)

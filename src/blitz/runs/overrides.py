@@ -1,4 +1,4 @@
-"""A run's own config, once more: what resume=, init_from= and reproduce= make of a command line, without torch."""
+"""Resolve ``resume=``, ``init_from=`` and ``reproduce=`` to the config of the run that they name, without torch."""
 
 import contextlib
 import json
@@ -21,17 +21,19 @@ from blitz.config.schema import TrainConfig
 from blitz.errors import UserError
 from blitz.runs.compatibility import upgrade_config
 
-# What may change when a run goes on or is run again: nothing that says what is learned, from what and in which order.
-LONGER = ("trainer.max_epochs", "trainer.max_steps")
+# Overrides that a resumed or reproduced run accepts: none of them changes what is learned, from which data, or in
+# which order.
+LIMITS = ("trainer.max_epochs", "trainer.max_steps")
 ROUNDING = ("device", "device.*", "trainer.accelerator", "trainer.strategy", "trainer.devices", "trainer.num_nodes",
             "threads")  # fmt: skip
 EXACT = ("data.root", "data.num_workers", "data.memory_limit", "data.loader", "trainer.profiler", "callback.progress.*",
          "callback.last.every_n_steps", "callback.last.time_share")  # fmt: skip
-SPREAD = ("trainer.accelerator", "trainer.strategy", "trainer.devices")  # what follows device=
+SOURCES = ("resume", "init_from", "reproduce")  # overrides that name another run
+SET_BY_DEVICE = ("trainer.accelerator", "trainer.strategy", "trainer.devices")
 
 
-class Word(NamedTuple):
-    """Of a command line."""
+class Override(NamedTuple):
+    """An override of the command line, and its parts."""
 
     key: str
     text: str
@@ -40,199 +42,224 @@ class Word(NamedTuple):
 
 
 class Job(NamedTuple):
-    """What to run, and the words that are written down as having asked for it."""
+    """The config to run, and the overrides to record for it."""
 
     cfg: DictConfig
-    words: list[str]
+    overrides: list[str]
 
 
-def settle(cfg: DictConfig, folder: Path, words: Sequence[str]) -> Job | None:
-    """What ``cfg``, composed of ``words`` to run in ``folder``, is to run; None where nothing is left to do.
+def resolve_job(composed: DictConfig, run_dir: Path, overrides: Sequence[str]) -> Job | None:
+    """Resolve the config to run. Return None if the run is already finished.
 
-    ``cfg.resume`` is then None or ``folder``, and ``words`` are those that are new to it. It says what the user should
-    know, and writes nothing.
-
-    Raises:
-        UserError: a run cannot go on, or be run again, as it was asked to.
-    """
-    asked = [f"{key}={cfg[key]}" for key in ("resume", "init_from", "reproduce") if cfg[key] not in (None, AUTO)]
-    if len(asked) > 1:
-        raise UserError(f"{' and '.join(asked)}: one of them, please")
-    given = [word for word in _parse(words) if word.key != "resume"]
-    if cfg.resume == AUTO and not (folder / "config.yaml").exists():
-        cfg.resume = None
-    if cfg.init_from is not None:
-        cfg.init_from = _absolute(cfg.init_from)
-    name = cfg.reproduce
-    if name is not None:
-        cfg.reproduce = _absolute(name)
-    if cfg.resume is not None:
-        return _resume(cfg, folder, given)
-    if name is not None:
-        return _reproduce(cfg, folder, given, name)
-    if cfg.init_from is not None and not Path(cfg.init_from).exists():
-        raise UserError(f"init_from={cfg.init_from}: no such run or checkpoint")
-    return Job(cfg, [word.text for word in given])
-
-
-def _resume(composed: DictConfig, folder: Path, given: list[Word]) -> Job | None:
-    name = str(folder) if composed.resume == AUTO else composed.resume
-    if not folder.samefile(existing_run("resume", name)):
-        raise UserError(f"resume={name}: a run goes on in its own folder, not in hydra.run.dir={folder}")
-    run = _Recorded(folder, name)
-    cfg = run.config(folder)
-    before = {key: _at(cfg, key) for key in LONGER}
-    changed = run.change(cfg, composed, given, (*LONGER, *ROUNDING, *EXACT))
-    if run.metrics is not None and not any(_longer(before[key], _at(cfg, key)) for key in LONGER):
-        accuracy = run.metrics.get("test/acc")
-        figure = "" if accuracy is None else f", with a test accuracy of {accuracy * 100:.2f} %"
-        print(f"{name} is finished{figure}; {run.onward}")
-        return None
-    if words := [word.text for word in changed if _matches(word.key, ROUNDING)]:
-        print(f"{' '.join(words)}: from here on equal to a run without a break up to rounding only")
-    cfg.resume = str(folder)
-    return Job(cfg, [word.text for word in changed])
-
-
-def _reproduce(composed: DictConfig, folder: Path, given: list[Word], name: str) -> Job:
-    run = _Recorded(existing_run("reproduce", name), name)
-    if run.metrics is None:
-        raise UserError(f"reproduce={name}: not finished; blitz-train {as_override('resume', name)} goes on with it")
-    cfg = run.config(folder)
-    cfg.reproduce = composed.reproduce
-    changed = run.change(cfg, composed, given, (*ROUNDING, *EXACT))
-    mine = [word for word in run.given if word.key != "reproduce"]
-    asked = [word for word in given if word.key == "reproduce"]
-    return Job(cfg, [word.text for word in (*mine, *asked, *changed)])
-
-
-class _Recorded:
-    """A run as its folder tells it.
+    Prints what the user should know, and writes nothing.
 
     Args:
-        name: of the folder, as the user wrote it.
+        composed: the config that Hydra composed from ``overrides``.
+
+    Returns:
+        A config whose ``resume`` is None or ``run_dir``, and the overrides that are new to the run.
+
+    Raises:
+        UserError: the run cannot be resumed or reproduced with these overrides.
+    """
+    chosen = [
+        f"{key}={composed[key]}" for key in ("resume", "init_from", "reproduce") if composed[key] not in (None, AUTO)
+    ]
+    if len(chosen) > 1:
+        raise UserError(f"{' and '.join(chosen)}: they exclude each other; expected one of them")
+    given = [override for override in _parse(overrides) if override.key != "resume"]
+    if composed.resume == AUTO and not (run_dir / "config.yaml").exists():
+        composed.resume = None
+    name = composed.reproduce
+    for key in ("init_from", "reproduce"):
+        if composed[key] is not None:
+            composed[key] = _absolute(composed[key])
+    if composed.resume is not None:
+        return _resume(composed, run_dir, given)
+    if name is not None:
+        return _reproduce(composed, run_dir, given, name)
+    if composed.init_from is not None and not Path(composed.init_from).exists():
+        raise UserError(f"init_from={composed.init_from}: no such run or checkpoint")
+    return Job(composed, [override.text for override in given])
+
+
+def _resume(composed: DictConfig, run_dir: Path, given: list[Override]) -> Job | None:
+    name = str(run_dir) if composed.resume == AUTO else composed.resume
+    if not run_dir.samefile(existing_run("resume", name)):
+        raise UserError(f"resume={name}: a run resumes in its own directory; leave out hydra.run.dir={run_dir}")
+    run = _RecordedRun(run_dir, name)
+    cfg = run.config(run_dir)
+    before = {key: _select(cfg, key) for key in LIMITS}
+    changed = run.apply(cfg, composed, given, (*LIMITS, *ROUNDING, *EXACT))
+    if run.metrics is not None and not any(_is_longer(before[key], _select(cfg, key)) for key in LIMITS):
+        accuracy = run.metrics.get("test/acc")
+        result = "" if accuracy is None else f", with a test accuracy of {accuracy * 100:.2f} %"
+        print(f"{name} is finished{result}; {run.how_to_train_longer()}")
+        return None
+    if rounding := [override.text for override in changed if _matches(override.key, ROUNDING)]:
+        print(f"{' '.join(rounding)}: from here on equal to an uninterrupted run up to rounding only")
+    cfg.resume = str(run_dir)
+    return Job(cfg, [override.text for override in changed])
+
+
+def _reproduce(composed: DictConfig, run_dir: Path, given: list[Override], name: str) -> Job:
+    run = _RecordedRun(existing_run("reproduce", name), name)
+    if run.metrics is None:
+        raise UserError(
+            f"reproduce={name}: the run is not finished; resume it: blitz-train {as_override('resume', name)}"
+        )
+    cfg = run.config(run_dir)
+    cfg.reproduce = composed.reproduce
+    changed = run.apply(cfg, composed, given, (*ROUNDING, *EXACT))
+    recorded = [override for override in run.overrides if override.key != "reproduce"]
+    reproduce = [override for override in given if override.key == "reproduce"]
+    return Job(cfg, [override.text for override in (*recorded, *reproduce, *changed)])
+
+
+class _RecordedRun:
+    """The config, overrides and metrics that a run directory records.
+
+    Args:
+        name: the directory as the user wrote it.
     """
 
-    def __init__(self, folder: Path, name: str) -> None:
+    def __init__(self, run_dir: Path, name: str) -> None:
         self.name = name
-        self._folder = folder
-        self._config = self._read("config.yaml", yaml.safe_load)
-        if not isinstance(self._config, dict):
-            raise UserError(f"{folder / 'config.yaml'}: not a run's config, or a damaged one")
-        self._config = upgrade_config(self._config)
-        self.given = _parse(self._read("overrides.yaml", yaml.safe_load) or [])
+        self._run_dir = run_dir
+        config = self._read("config.yaml", yaml.safe_load)
+        if not isinstance(config, dict):
+            raise UserError(f"{run_dir / 'config.yaml'}: not the config of a run, or a damaged one")
+        self._config = upgrade_config(config)
+        self.overrides = _parse(self._read("overrides.yaml", yaml.safe_load) or [])
         self.metrics = self._read("metrics.json", json.loads)
         self._references = (self._read("environment.json", json.loads) or {}).get("references", {})
 
     def _read(self, name: str, parse: Any) -> Any:
         try:
-            return parse((self._folder / name).read_text(encoding="utf-8"))
+            return parse((self._run_dir / name).read_text(encoding="utf-8"))
         except FileNotFoundError:
             return None
         except (ValueError, yaml.YAMLError) as error:
-            raise UserError(f"{self._folder / name}: cannot be read ({' '.join(str(error).split())[:200]})") from error
+            reason = " ".join(str(error).split())[:200]
+            raise UserError(f"{self._run_dir / name}: cannot be read ({reason})") from error
 
-    @property
-    def onward(self) -> str:
-        """How to train longer."""
-        if not self._laid_out():
-            more = 2 * (self._config["trainer"].get("max_epochs") or 10)
-            return f"to train longer: blitz-train {as_override('resume', self.name)} trainer.max_epochs={more}"
-        return f"its schedule ends there; to train on from its weights: blitz-train {self._as_start()}"
-
-    def config(self, folder: Path) -> DictConfig:
-        """As it was composed, to run in ``folder``."""
-        was, sep = self._config.get("run_dir"), os.sep
-
-        def moved(node: Any) -> Any:
-            if isinstance(node, dict):
-                return {key: moved(value) for key, value in node.items()}
-            if isinstance(node, list):
-                return [moved(value) for value in node]
-            inside = isinstance(node, str) and was and f"{node}{sep}".startswith(f"{was}{sep}")
-            return f"{folder}{node[len(was) :]}" if inside else node
-
+    def config(self, run_dir: Path) -> DictConfig:
+        """Return the recorded config, to run in ``run_dir``. Values that followed another key follow it again."""
+        moved = _move(self._config, str(self._config.get("run_dir")), str(run_dir))
         try:
-            cfg = OmegaConf.merge(OmegaConf.structured(TrainConfig), moved(self._config))
+            cfg = OmegaConf.merge(OmegaConf.structured(TrainConfig), moved)
         except OmegaConfBaseException as error:
             reason = str(error).partition("\n")[0]
-            raise UserError(f"{self._folder / 'config.yaml'}: made by another version of the code: {reason}") from error
+            file = self._run_dir / "config.yaml"
+            raise UserError(f"{file}: recorded by another version of the code ({reason})") from error
         assert isinstance(cfg, DictConfig)
-        for key, reference in self._references.items():  # a value that follows another follows it again
-            value, again = _at(cfg, key), None
-            if value is None:  # of an earlier layout
-                continue
-            OmegaConf.update(cfg, key, reference, merge=False)
-            with contextlib.suppress(OmegaConfBaseException):
-                again = _at(cfg, key)
-            if again != value:
-                OmegaConf.update(cfg, key, value, merge=False)
+        for key, reference in self._references.items():
+            if _select(cfg, key) is not None:
+                _restore_reference(cfg, key, reference)
         return cfg
 
-    def change(
-        self, cfg: DictConfig, composed: DictConfig, given: Sequence[Word], allowed: Sequence[str]
-    ) -> list[Word]:
-        """Do in ``cfg`` what ``given`` asks for, and give those that changed something.
+    def apply(
+        self, cfg: DictConfig, composed: DictConfig, given: Sequence[Override], allowed: Sequence[str]
+    ) -> list[Override]:
+        """Apply to ``cfg`` the overrides that change it, and return them.
 
         Raises:
-            UserError: something that is not ``allowed`` would change.
+            UserError: an override changes a key that is not ``allowed``.
         """
-        recorded = {word.key: word for word in self.given}
+        recorded = {override.key: override for override in self.overrides}
         changed = []
-        for word in given:
-            key = word.key
-            if key in recorded and recorded[key].text == word.text:
+        for override in given:
+            if override.key in recorded and recorded[override.key].text == override.text:
                 continue
-            if key in TrainConfig.__dataclass_fields__ or "." in key:
-                keys = [key, *SPREAD] if key == "device" else [key]
-                differing = [pair for k in keys for pair in _differing(k, cfg, composed)]
-            else:  # experiment=, debug=: they go into many keys, and into none of their own
-                keys, differing = [], [(key, recorded[key].value if key in recorded else None)]
+            if _is_config_key(override.key):
+                differing = [pair for key in _keys_of(override) for pair in _differing(key, cfg, composed)]
+            else:  # experiment=, debug=: they set many keys, and have none of their own
+                differing = [(override.key, recorded[override.key].value if override.key in recorded else None)]
             if not differing:
                 continue
-            where, was = differing[0]
-            parent = key.rpartition(".")[0]  # of what is not there nothing can be changed: no new logger, no callback
-            there = "._" not in key and (not parent or OmegaConf.select(cfg, parent) is not None)
-            if not (there and _matches(key, allowed)) or word.deletes:
-                raise UserError(
-                    f"{word.text}: {self.name} has {where}={_plain(was)}, and keeps it; "
-                    f"to start a new run from its weights: blitz-train {self._as_start(word)}"
-                )
-            if key in LONGER and self._laid_out():
-                schedule = self._config["schedule"]["_target_"].rpartition(".")[2]
-                raise UserError(
-                    f"{word.text}: its schedule, {schedule}, was laid out for {key}={_plain(was)} from the first "
-                    f"step on; to train on from its weights: blitz-train {self._as_start(word)}"
-                )
-            for k in keys:
-                value = _unresolved(composed, k) if key == "device" else _at(composed, k)
-                OmegaConf.update(cfg, k, value, merge=False, force_add=True)
-            changed.append(word)
+            self._check(override, *differing[0], cfg, allowed)
+            for key in _keys_of(override):
+                value = _unresolved(composed, key) if override.key == "device" else _select(composed, key)
+                OmegaConf.update(cfg, key, value, merge=False, force_add=True)
+            changed.append(override)
         return changed
 
-    def _laid_out(self) -> bool:
+    def _check(self, override: Override, key: str, before: Any, cfg: DictConfig, allowed: Sequence[str]) -> None:
+        parent = override.key.rpartition(".")[0]
+        # A new logger or callback is no change of an existing key.
+        exists = "._" not in override.key and (not parent or OmegaConf.select(cfg, parent) is not None)
+        if not (exists and _matches(override.key, allowed)) or override.deletes:
+            raise UserError(
+                f"{override.text}: {self.name} has {key}={_plain(before)} and keeps it; "
+                f"to start a new run from its weights: blitz-train {self._new_run_from_weights(override)}"
+            )
+        if override.key in LIMITS and self._schedule_has_fixed_length():
+            schedule = self._config["schedule"]["_target_"].rpartition(".")[2]
+            raise UserError(
+                f"{override.text}: its schedule, {schedule}, was planned for {override.key}={_plain(before)} from the "
+                f"first step on; to train on from its weights: blitz-train {self._new_run_from_weights(override)}"
+            )
+
+    def how_to_train_longer(self) -> str:
+        """Return a sentence with the command that trains the run, or its weights, for longer."""
+        if self._schedule_has_fixed_length():
+            return f"its schedule ends there; to train on from its weights: blitz-train {self._new_run_from_weights()}"
+        epochs = 2 * (self._config["trainer"].get("max_epochs") or 10)
+        return f"to train longer: blitz-train {as_override('resume', self.name)} trainer.max_epochs={epochs}"
+
+    def _schedule_has_fixed_length(self) -> bool:
         return any(value == TOTAL_STEPS for _, value in leaves(self._config.get("schedule")))
 
-    def _as_start(self, new: Word | None = None) -> str:
-        """The words of a new run like this one, from its weights."""
-        gone = ("init_from", "reproduce", *([new.key, f"{new.key}.*"] if new else []))
-        words = {word.key: word.text for word in self.given if not _matches(word.key, gone)}
-        return " ".join(
-            [as_override("init_from", self.name), *map(shlex.quote, [*([new.text] if new else []), *words.values()])]
-        )
+    def _new_run_from_weights(self, new: Override | None = None) -> str:
+        """Return the overrides of a new run like this one that starts with its weights."""
+        dropped = ("init_from", "reproduce", *([new.key, f"{new.key}.*"] if new else []))
+        kept = {override.key: override.text for override in self.overrides if not _matches(override.key, dropped)}
+        texts = [*([new.text] if new else []), *kept.values()]
+        return " ".join([as_override("init_from", self.name), *map(shlex.quote, texts)])
 
 
-def _differing(key: str, cfg: DictConfig, composed: DictConfig) -> Iterator[tuple[str, Any]]:
-    """The keys from ``key`` on whose values are not the same, with those that ``cfg`` has."""
-    was, now = (dict(leaves(_at(config, key), key)) for config in (cfg, composed))
-    said, says = (dict(leaves(_unresolved(config, key), key)) for config in (cfg, composed))
-    for leaf in was | now:
-        follows = "${" in str(says.get(leaf)) and said.get(leaf) == says[leaf]  # the same value, whatever that is
-        if was.get(leaf) != now.get(leaf) and not follows:
-            yield leaf, was.get(leaf)
+def _move(node: Any, old: str, new: str) -> Any:
+    """Return ``node`` with every path below the directory ``old`` moved to ``new``."""
+    if isinstance(node, dict):
+        return {key: _move(value, old, new) for key, value in node.items()}
+    if isinstance(node, list):
+        return [_move(value, old, new) for value in node]
+    inside = isinstance(node, str) and f"{node}{os.sep}".startswith(f"{old}{os.sep}")
+    return f"{new}{node[len(old) :]}" if inside else node
 
 
-def _at(cfg: DictConfig, key: str) -> Any:
+def _restore_reference(cfg: DictConfig, key: str, reference: str) -> None:
+    """Replace a value by the interpolation that it came from, unless that gives another value by now."""
+    value, again = _select(cfg, key), None
+    OmegaConf.update(cfg, key, reference, merge=False)
+    with contextlib.suppress(OmegaConfBaseException):
+        again = _select(cfg, key)
+    if again != value:
+        OmegaConf.update(cfg, key, value, merge=False)
+
+
+def _is_config_key(key: str) -> bool:
+    return key in TrainConfig.__dataclass_fields__ or "." in key
+
+
+def _keys_of(override: Override) -> list[str]:
+    """Return the config keys that an override sets."""
+    if not _is_config_key(override.key):
+        return []
+    return [override.key, *SET_BY_DEVICE] if override.key == "device" else [override.key]
+
+
+def _differing(key: str, recorded: DictConfig, composed: DictConfig) -> Iterator[tuple[str, Any]]:
+    """Yield the keys from ``key`` on whose values differ, with the recorded values."""
+    before, after = (dict(leaves(_select(cfg, key), key)) for cfg in (recorded, composed))
+    old_text, new_text = (dict(leaves(_unresolved(cfg, key), key)) for cfg in (recorded, composed))
+    for leaf in before | after:
+        same_reference = "${" in str(new_text.get(leaf)) and old_text.get(leaf) == new_text[leaf]
+        if before.get(leaf) != after.get(leaf) and not same_reference:
+            yield leaf, before.get(leaf)
+
+
+def _select(cfg: DictConfig, key: str) -> Any:
     node = OmegaConf.select(cfg, key)
     return OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
 
@@ -244,20 +271,20 @@ def _unresolved(cfg: DictConfig, key: str) -> Any:
     return node
 
 
-def _parse(words: Sequence[str]) -> list[Word]:
-    parsed = zip(words, OverridesParser.create().parse_overrides(list(words)), strict=True)
-    return [Word(word.get_key_element().lstrip("+~"), text, word.value(), word.is_delete()) for text, word in parsed]
+def _parse(texts: Sequence[str]) -> list[Override]:
+    parsed = zip(texts, OverridesParser.create().parse_overrides(list(texts)), strict=True)
+    return [Override(one.get_key_element().lstrip("+~"), text, one.value(), one.is_delete()) for text, one in parsed]
 
 
 def _matches(key: str, patterns: Sequence[str]) -> bool:
     return any(fnmatchcase(key, pattern) for pattern in patterns)
 
 
-def _longer(was: Any, now: Any) -> bool:
+def _is_longer(before: Any, after: Any) -> bool:
     unlimited = (None, -1)
-    if not isinstance(now, int):
-        return was != now  # a whole number or none; build.check says so
-    return was not in unlimited and (now in unlimited or now > was)
+    if not isinstance(after, int):
+        return before != after  # neither a number nor None; check_arguments reports it
+    return before not in unlimited and (after in unlimited or after > before)
 
 
 def _plain(value: Any) -> str:
@@ -265,4 +292,4 @@ def _plain(value: Any) -> str:
 
 
 def _absolute(path: str) -> str:
-    return os.path.abspath(os.path.expanduser(path))  # noqa: PTH100, PTH111
+    return str(Path(path).expanduser().absolute())
