@@ -16,8 +16,9 @@ import blitz.train
 import blitz.training.build
 from blitz import runs
 from blitz.data.image_folder import ImageFolder
+from blitz.runs import folder as folder_module
 from blitz.runs import lock, overrides
-from blitz.task.classify import TOTAL_STEPS
+from blitz.runs.folder import Run
 from tests.cli.test_errors import fails
 from tests.conftest import QUICK, call
 
@@ -52,7 +53,7 @@ def resume(command, monkeypatch):
 
     def run(*words):
         with monkeypatch.context() as patch:
-            patch.setattr("blitz.cli.launch.start", start)
+            patch.setattr("blitz.cli.launch.run_job", start)
             command("blitz-train", *words)
         return handed.pop()
 
@@ -78,7 +79,7 @@ def test_the_config_is_the_runs_own_wherever_it_is_now(unfinished, finished, res
     cfg, words = resume(f"resume={unfinished}")
     assert words == []
     recorded = yaml.safe_load((finished / "config.yaml").read_text())
-    there = blitz.training.build.plain(cfg)
+    there = blitz.training.build.resolve(cfg)
     assert there["run_dir"] == str(unfinished)
     assert cfg.resume == str(unfinished)
     moved = json.loads(json.dumps(recorded).replace(str(finished), str(unfinished)))
@@ -114,7 +115,7 @@ def test_what_may_change(word, unfinished, resume, capsys):
     cfg, words = resume(f"resume={unfinished}", word)
     key, value = word.split("=")
     assert words == [word]
-    assert str(overrides._at(cfg, key)).lower() == value
+    assert str(overrides._select(cfg, key)).lower() == value
     assert capsys.readouterr().out == "", "it is the same to the last bit"
 
 
@@ -172,7 +173,7 @@ def test_a_schedule_that_was_laid_out_is_not_made_longer(word, train, command):
 def test_a_new_run_as_it_is_advised(unfinished, command, tmp_path):
     words = refused(command, f"resume={unfinished}", "data.batch_size=64").partition("blitz-train init_from=")[2]
     command("blitz-train", *f"init_from={words}".split(), f"hydra.run.dir={tmp_path / 'new'}")
-    assert runs.Run(tmp_path / "new").config["data"]["batch_size"] == 64
+    assert Run(tmp_path / "new").config["data"]["batch_size"] == 64
 
 
 def test_a_finished_run_stays_as_it_is(finished, command, capsys):
@@ -191,7 +192,7 @@ def test_longer(finished, tmp_path, command):
     run = shutil.copytree(finished, tmp_path / "run")
     (run / "config.4711.tmp").touch()
     command("blitz-train", f"resume={run}", "trainer.max_epochs=2", "callback.progress.every_n_steps=5")
-    again = runs.Run(run)
+    again = Run(run)
     assert again.config["trainer"]["max_epochs"] == 2
     assert (again.config["resume"], again.config["run_dir"]) == (None, str(run))
     assert again.overrides == [*WORDS, "trainer.max_epochs=2", "callback.progress.every_n_steps=5"]
@@ -229,11 +230,11 @@ def test_in_use(unfinished, command, tmp_path):
 def test_a_fresh_run_holds_its_folder_and_leaves_no_lock(command, tmp_path, monkeypatch):
     run, seen = tmp_path / "run", []
 
-    def begin(*_, **__):
+    def create(*_, **__):
         seen.append((run / lock.NAME).read_text())
         raise ValueError("enough")
 
-    monkeypatch.setattr(runs, "begin", begin)
+    monkeypatch.setattr(folder_module, "create_run", create)
     refused(command, *WORDS, f"hydra.run.dir={run}")
     assert seen[0].split()[0] == str(os.getpid())
     assert not run.exists()
@@ -282,8 +283,8 @@ def test_auto_starts_a_run_and_goes_on_with_it(command, resume, tmp_path, unfini
     words = (*WORDS, f"init_from={unfinished}", "resume=auto", f"hydra.run.dir={run}")
     with pytest.MonkeyPatch.context() as patch:
         call(patch, blitz.train.main, "blitz-train", *words)
-    assert runs.Run(run).config["resume"] is None
-    assert "resume=auto" not in runs.Run(run).overrides
+    assert Run(run).config["resume"] is None
+    assert "resume=auto" not in Run(run).overrides
     (run / "metrics.json").unlink()
     cfg, new = resume(*words)
     assert (cfg.resume, new) == (str(run), [])
@@ -307,7 +308,7 @@ def test_init_from(file, finished, train, monkeypatch, capsys):
     run = train(*QUICK, f"init_from={Path('run') / file}", "optimizer.lr=0")
     start, now = (runs.load(path).state_dict() for path in (finished / file, run))
     assert all(torch.equal(start[key], now[key]) for key in start), "nothing was learned since"
-    assert runs.Run(run).config["init_from"] == str(finished / file).rstrip("/")
+    assert Run(run).config["init_from"] == str(finished / file).rstrip("/")
     assert "init from      " in capsys.readouterr().out
 
 
@@ -340,7 +341,7 @@ def test_reproduce(finished, train, capsys):
     assert out.splitlines()[-1] == f"metrics        are identical: all {count} figures"
     assert "differs" not in out
     assert (run / "metrics.json").read_text() == (finished / "metrics.json").read_text()
-    again, was = runs.Run(run), runs.Run(finished)
+    again, was = Run(run), Run(finished)
     assert again.environment["reproduces"] == again.config["reproduce"] == str(finished)
     assert again.environment["data"] == was.environment["data"]
     assert again.overrides == [*WORDS, f"reproduce={finished}", "callback.progress.every_n_steps=2"]

@@ -62,9 +62,7 @@ def resolve_job(composed: DictConfig, run_dir: Path, overrides: Sequence[str]) -
     Raises:
         UserError: the run cannot be resumed or reproduced with these overrides.
     """
-    chosen = [
-        f"{key}={composed[key]}" for key in ("resume", "init_from", "reproduce") if composed[key] not in (None, AUTO)
-    ]
+    chosen = [f"{key}={composed[key]}" for key in SOURCES if composed[key] not in (None, AUTO)]
     if len(chosen) > 1:
         raise UserError(f"{' and '.join(chosen)}: they exclude each other; expected one of them")
     given = [override for override in _parse(overrides) if override.key != "resume"]
@@ -105,9 +103,7 @@ def _resume(composed: DictConfig, run_dir: Path, given: list[Override]) -> Job |
 def _reproduce(composed: DictConfig, run_dir: Path, given: list[Override], name: str) -> Job:
     run = _RecordedRun(existing_run("reproduce", name), name)
     if run.metrics is None:
-        raise UserError(
-            f"reproduce={name}: the run is not finished; resume it: blitz-train {as_override('resume', name)}"
-        )
+        raise UserError(f"reproduce={name}: not finished; to resume it: blitz-train {as_override('resume', name)}")
     cfg = run.config(run_dir)
     cfg.reproduce = composed.reproduce
     changed = run.apply(cfg, composed, given, (*ROUNDING, *EXACT))
