@@ -32,10 +32,11 @@ train: .venv/ready  ## train; ARGS="data=mnist optimizer=adam" passes overrides 
 test: lint  ## lint, types and the whole test suite; ARGS="-k digits" selects
 	$(BIN)/python -m pytest -n auto --dist loadfile $(ARGS)
 
-lint: .venv/ready  ## ruff and mypy
+lint: .venv/ready  ## ruff, mypy, and the list of private names that src/ uses
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/python scripts/private_names.py
 
 tour: .venv/ready  ## the tutorial, lesson by lesson; its pictures are in logs/tour/
 	@for lesson in scripts/tour/*.py; do printf '\n%s\n\n' $$lesson; $(BIN)/python $$lesson || exit 1; done

@@ -1,23 +1,43 @@
-"""Imports run one way: entry points -> build, runs, report -> task, data, callback, model -> torch."""
+"""The rules of the architecture, checked against the syntax trees of ``src/``."""
 
 import ast
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from blitz.config.paths import PROJECT
+from blitz.config.paths import CONFIGS, PROJECT
 
-SRC = PROJECT / "src"
-ROOMS = ("data", "task", "model", "callback", "logger", "device", "optimizer", "schedule")
-HYDRA = {"train", "eval", "cli", "launch", "config", "frozen", "build"}  # the only ones that know it
-NO_LIGHTNING = {"model", "optimizer", "schedule", "_transforms", "_random", "_loader", "augment", "plots"}
+SRC = PROJECT / "src" / "blitz"
+SCRIPTS = {"train", "eval", "doctor"}  # console scripts
+TWINS = {"data", "model", "task", "callback", "device", "logger"}  # one file per config, reached only by `_target_`
+SHARED = {"errors", "config", "process", "runs"}
+# A package or module of blitz, and those that it may import beside itself.
+ALLOWED: dict[str, set[str]] = {
+    "errors": set(),
+    "config": {"errors"},
+    "process": {"errors", "config"},
+    "runs": {"errors", "config", "process"},
+    "terminal": SHARED,
+    "training": SHARED,
+    "cli": SHARED,
+    "sweep": {*SHARED, "terminal"},
+    **{script: {*SHARED, "cli", "terminal", "training", "sweep"} for script in SCRIPTS},
+    **{twin: SHARED for twin in TWINS},
+}
+KNOWS_HYDRA = {"config", "cli", "sweep", "training", "runs", *SCRIPTS}
+WITHOUT_LIGHTNING = {"model", "config", "process.random_state", "process.ranks", "process.signals", "data.transforms",
+                     "data.augment", "data.seeding", "data.loader", "errors"}  # fmt: skip
+WITHOUT_TORCH_AT_IMPORT = {"errors", "config", "cli", "process.ranks", "process.signals", "runs.overrides", "runs.lock",
+                           "runs.compatibility", "sweep", "train", "eval"}  # fmt: skip
+FILES = sorted(SRC.rglob("*.py"))
+MODULES = {path: ".".join(path.relative_to(SRC).with_suffix("").parts).removesuffix(".__init__") for path in FILES}
 
 
-def imports(path: Path) -> set[str]:
-    names = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+def imports(path: Path, top_level_only: bool = False) -> set[str]:
+    """Return every imported module, and every imported name with its module."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    names: set[str] = set()
+    for node in tree.body if top_level_only else ast.walk(tree):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -25,43 +45,52 @@ def imports(path: Path) -> set[str]:
     return names
 
 
-FILES = sorted((SRC / "blitz").rglob("*.py"))
+def belongs_to(module: str, rooms: set[str]) -> bool:
+    return any(module == room or module.startswith(f"{room}.") for room in rooms)
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(SRC)))
-def test_imports(path):
-    parts = path.relative_to(SRC / "blitz").with_suffix("").parts
-    names = imports(path)
-    if not HYDRA & set(parts):
-        assert not {n for n in names if n.split(".")[0] in ("hydra", "omegaconf")}, (
-            "only entry points and build know Hydra"
-        )
-    if NO_LIGHTNING & set(parts):
-        assert not {n for n in names if n.split(".")[0] in ("lightning", "torchmetrics")}
-    if parts[0] in ROOMS:
-        own = f"blitz.{parts[0]}"
-        assert not {n for n in names if n.startswith("blitz") and not n.startswith(own)}, "rooms do not know each other"
+@pytest.mark.parametrize("path", FILES, ids=MODULES.get)
+def test_imports_point_down(path: Path) -> None:
+    room = MODULES[path].partition(".")[0]
+    own = {name.split(".")[1] for name in imports(path) if name.startswith("blitz.")}
+    assert own <= ALLOWED.get(room, set()) | {room}
 
 
-def test_hydra_plugins_is_a_namespace_package():
-    assert not (SRC / "hydra_plugins" / "__init__.py").exists()
+@pytest.mark.parametrize("path", FILES, ids=MODULES.get)
+def test_only_some_packages_know_a_library(path: Path) -> None:
+    module = MODULES[path]
+    libraries = {name.partition(".")[0] for name in imports(path)}
+    if not belongs_to(module, KNOWS_HYDRA):
+        assert not libraries & {"hydra", "omegaconf"}
+    if belongs_to(module, WITHOUT_LIGHTNING):
+        assert not libraries & {"lightning", "torchmetrics"}
+    if belongs_to(module, WITHOUT_TORCH_AT_IMPORT):
+        assert not {name.partition(".")[0] for name in imports(path, top_level_only=True)} & {"torch", "lightning"}
 
 
-def test_what_a_job_has_held_is_collected_though_imports_are_not():
-    script = """
-import gc, weakref
-from blitz.cli import launch
+@pytest.mark.parametrize("path", FILES, ids=MODULES.get)
+def test_private_modules_stay_in_their_package(path: Path) -> None:
+    package = "blitz." + MODULES[path].rpartition(".")[0]
+    private = {name for name in imports(path) if name.startswith("blitz.") and "._" in name}
+    assert all(name.startswith(f"{package}._") for name in private)
 
-class Held: ...
 
-def task(cfg):
-    held = Held()
-    held.itself = held
-    return weakref.ref(held)
+def test_the_rules_name_what_exists() -> None:
+    """A rule about a package that does not exist checks nothing."""
+    modules = set(MODULES.values())
+    for rooms in (set(ALLOWED), KNOWS_HYDRA, WITHOUT_LIGHTNING, WITHOUT_TORCH_AT_IMPORT):
+        assert rooms <= modules
+    assert {module.partition(".")[0] for module in modules} - {"__init__"} == set(ALLOWED)
+    assert all((CONFIGS / twin).is_dir() for twin in TWINS)
 
-held = launch._call(task, {})
-assert gc.isenabled() and gc.get_freeze_count() > 100_000
-gc.collect()
-assert held() is None
-"""
-    subprocess.run([sys.executable, "-c", script], check=True)
+
+def test_every_module_has_a_test_of_its_name() -> None:
+    modules = [path.relative_to(SRC) for path in FILES if path.name != "__init__.py"]
+    tests = [PROJECT / "tests" / path.with_name(f"test_{path.name}") for path in modules]
+    assert [str(test.relative_to(PROJECT)) for test in tests if not test.exists()] == []
+
+
+def test_hydra_plugins_is_a_namespace_package() -> None:
+    """Hydra finds plugins of several distributions only if none of them has an ``__init__.py`` there."""
+    assert (SRC.parent / "hydra_plugins").is_dir()
+    assert not (SRC.parent / "hydra_plugins" / "__init__.py").exists()
