@@ -2,7 +2,7 @@
 
 ``make lint`` runs it after ruff, whose SLF001 covers attributes of other objects alone. This script also finds imports
 of private modules and names, private attributes that a class inherits from a library, and overridden private methods.
-Each use needs a comment on its line: ``# noqa: SLF001 - reason`` where ruff reports it, otherwise ``# private: reason``.
+Each use needs a comment on its line: ``# noqa: SLF001 - reason`` if ruff reports it, otherwise ``# private: reason``.
 """
 
 import ast

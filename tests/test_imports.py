@@ -22,7 +22,7 @@ ALLOWED: dict[str, set[str]] = {
     "cli": SHARED,
     "sweep": {*SHARED, "terminal"},
     **{script: {*SHARED, "cli", "terminal", "training", "sweep"} for script in SCRIPTS},
-    **{twin: SHARED for twin in TWINS},
+    **dict.fromkeys(TWINS, SHARED),
 }
 KNOWS_HYDRA = {"config", "cli", "sweep", "training", "runs", *SCRIPTS}
 WITHOUT_LIGHTNING = {"model", "config", "process.random_state", "process.ranks", "process.signals", "data.transforms",

@@ -3,8 +3,6 @@
 import private_names
 import pytest
 
-from blitz.config.paths import PROJECT
-
 SOURCE = """
 import os
 import torch._dynamo
@@ -60,8 +58,3 @@ def test_a_use_needs_a_reason(comment, status, monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(private_names, "PROJECT", tmp_path)
     assert private_names.main() == status
     assert "using.py:3: _get_sep: " in capsys.readouterr().out
-
-
-def test_this_project_passes():
-    assert PROJECT / "src" == private_names.SRC
-    assert private_names.main() == 0

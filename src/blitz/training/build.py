@@ -22,7 +22,8 @@ from blitz.loop import FitLoop
 from blitz.runs.checkpoint import CheckpointIO
 
 Config = dict[str, Any]
-NOT_HPARAMS = ("run_dir", "resume", "reproduce", "optimized_metric", "callback", "logger", "data.root", "data.classes")
+NOT_HPARAMS = ("run_dir", "resume", "reproduce", "optimized_metric", "callback", "logger", "data.root", "data.classes",
+               "task.transform", "device.process_per_device")  # fmt: skip
 
 
 def resolve(cfg: DictConfig) -> Config:
