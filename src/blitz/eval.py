@@ -15,6 +15,7 @@ def evaluate(cfg: DictConfig) -> None:
     from blitz.training import build
     from blitz.training.tune import tune
 
+    terminal.silence_lightning()
     path = checkpoint.checkpoint_file(cfg.run or cfg.checkpoint)
     config = build.resolve(OmegaConf.create({"trainer": cfg.trainer, "device": cfg.device}))
     recorded = checkpoint.read_checkpoint(path)["config"]

@@ -23,19 +23,21 @@ from blitz.runs.resume import Resumable
 
 console = Console()
 
-# Lightning's notes about itself, and its warnings about settings that blitz chose on purpose.
-for _name in ("lightning.pytorch", "lightning.fabric"):
-    logging.getLogger(_name).setLevel(logging.WARNING)
-logging.getLogger("lightning.pytorch.profilers").setLevel(logging.INFO)  # the table of a profiler
-for _message in (
-    "The number of training batches",
-    ".*isinstance.treespec, LeafSpec.*",
-    "Checkpoint directory .* exists",
-    "Total length of `list`",
-    "You requested to overfit",
-    "It is recommended to use `self.log",  # sync_dist: the metrics already are those of all ranks
-):
-    warnings.filterwarnings("ignore", _message)
+
+def silence_lightning() -> None:
+    """Hide Lightning's notes about itself, and its warnings about settings that blitz chose on purpose."""
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    logging.getLogger("lightning.pytorch.profilers").setLevel(logging.INFO)  # the table of a profiler
+    for message in (
+        "The number of training batches",
+        ".*isinstance.treespec, LeafSpec.*",
+        "Checkpoint directory .* exists",
+        "Total length of `list`",
+        "You requested to overfit",
+        "It is recommended to use `self.log",  # sync_dist: the metrics already are those of all ranks
+    ):
+        warnings.filterwarnings("ignore", message)
 
 
 def show_lines(lines: Mapping[str, str] | Iterable[tuple[str, str]]) -> None:

@@ -1,32 +1,40 @@
 """blitz-train: compose a config, train, test, and record the results."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 
 from blitz.cli import app
 
+if TYPE_CHECKING:
+    from lightning import Trainer
+    from torch import Tensor
+
+    from blitz.runs.folder import Run
+
 
 def train(cfg: DictConfig) -> float | None:
     """Run one job in ``cfg.run_dir``. Return the final value of ``cfg.optimized_metric``."""
     # Imported here, so that --help, tab completion and a wrong override do not wait for torch.
-    from hydra.core.hydra_config import HydraConfig
     from lightning import seed_everything
 
     from blitz import terminal
     from blitz.config.checks import check_arguments
-    from blitz.runs import checkpoint, folder, reproduce, resume
-    from blitz.runs.report import Report
+    from blitz.runs import checkpoint
+    from blitz.runs.folder import Run
     from blitz.training import build
     from blitz.training.tune import tune
 
+    terminal.silence_lightning()
     check_arguments(cfg)
     config = build.resolve(cfg)
     seed_everything(cfg.seed, verbose=False)
-    run = folder.Run(Path(cfg.run_dir))
+    run = Run(Path(cfg.run_dir))
     trainer = build.trainer(config)
     task = build.task(config)
-    tune(task, config, on_cpu=trainer.strategy.root_device.type == "cpu")
+    tune(task, config, on_cpu=trainer.strategy.root_device.type == "cpu")  # threads, memory format, compile: speed only
     if cfg.resume and cfg.threads is None:
         build.keep_threads(run.environment, trainer)
     initial = checkpoint.initialize_from(task, cfg.init_from) if cfg.init_from and not run.saved else None
@@ -36,28 +44,49 @@ def train(cfg: DictConfig) -> float | None:
     build.setup_data(data, trainer, "fit", "test")
     build.check_metrics(config, task, data)
 
-    resumed = None
-    if trainer.is_global_zero:
-        overrides = HydraConfig.get().overrides.task
-        metadata = build.metadata(cfg, trainer, data)
-        if cfg.resume:
-            resumed = resume.restore(run, trainer, config, overrides, metadata)
-        else:
-            folder.create_run(run.path, config, overrides, **metadata, init_from=initial, reproduces=cfg.reproduce)
-        terminal.show_start(run.path, config, task, data, trainer, resumed)
-        for logger in trainer.loggers:
-            logger.log_hyperparams(build.hparams(cfg))
-    trainer.fit(task, data, ckpt_path=trainer.strategy.broadcast(resumed and resumed.path))
+    resume_from = _record_start(run, cfg, trainer, task, data, initial) if trainer.is_global_zero else None
+    trainer.fit(task, data, ckpt_path=trainer.strategy.broadcast(resume_from))
     metrics = dict(trainer.callback_metrics)
     trainer.test(task, data, ckpt_path=trainer.strategy.broadcast(run.checkpoint()), verbose=False)
     metrics |= trainer.callback_metrics
     if trainer.is_global_zero:
-        report: Report = task.report("test")  # type: ignore[operator]
-        folder.finish_run(run, metrics, report)
-        terminal.show_end(run, report)
-        if cfg.reproduce:
-            terminal.show_comparison(reproduce.compare(folder.Run(Path(cfg.reproduce)), run))
+        _record_end(run, cfg, metrics, task)
     return None if cfg.optimized_metric is None else float(metrics[cfg.optimized_metric])
+
+
+def _record_start(
+    run: "Run", cfg: DictConfig, trainer: "Trainer", task: Any, data: Any, initial: str | None
+) -> Path | None:
+    """Create or restore the run directory and print what is about to run. Return the checkpoint to resume from."""
+    from hydra.core.hydra_config import HydraConfig
+
+    from blitz import terminal
+    from blitz.runs import folder, resume
+    from blitz.training import build
+
+    config, overrides = build.resolve(cfg), HydraConfig.get().overrides.task
+    metadata = build.metadata(cfg, trainer, data)
+    resumed = None
+    if cfg.resume:
+        resumed = resume.restore(run, trainer, config, overrides, metadata)
+    else:
+        folder.create_run(run.path, config, overrides, **metadata, init_from=initial, reproduces=cfg.reproduce)
+    terminal.show_start(run.path, config, task, data, trainer, resumed)
+    for logger in trainer.loggers:
+        logger.log_hyperparams(build.hparams(cfg))
+    return resumed.path if resumed else None
+
+
+def _record_end(run: "Run", cfg: DictConfig, metrics: "Mapping[str, Tensor]", task: Any) -> None:
+    """Write and print the results of the test, and compare them with the run that this one reproduces."""
+    from blitz import terminal
+    from blitz.runs import folder, reproduce
+
+    report = task.report("test")
+    folder.finish_run(run, metrics, report)
+    terminal.show_end(run, report)
+    if cfg.reproduce:
+        terminal.show_comparison(reproduce.compare(folder.Run(Path(cfg.reproduce)), run))
 
 
 def main() -> None:
