@@ -1,4 +1,4 @@
-"""Every config there is composes, and builds what it names."""
+"""Compose every config file, check it, and build the parts of a task from it."""
 
 import itertools
 import re
@@ -29,7 +29,7 @@ GROUPS = (
 FILES = sorted(
     f"{group}={path.stem}" for group in GROUPS for path in (CONFIGS / group).glob("*.yaml") if path.stem[0] != "_"
 )
-PARTS_OF_A_TASK = [choice for choice in FILES if choice.startswith(("model", "task", "optimizer", "schedule"))]
+TASK_CONFIGS = [choice for choice in FILES if choice.startswith(("model", "task", "optimizer", "schedule"))]
 
 
 def compose(*overrides):
@@ -41,19 +41,19 @@ def compose(*overrides):
     return cfg
 
 
-def test_every_group_has_its_configs():
+def test_every_group_has_configs():
     assert {choice.partition("=")[0] for choice in FILES} == set(GROUPS)
 
 
 @pytest.mark.parametrize("choice", FILES)
-def test_config_is_accepted(choice, folder):
+def test_config_passes_the_checks(choice, folder):
     cfg = compose(choice, *([f"data.root={folder}"] if choice == "data=image_folder" else []))
     check_values(cfg)
     check_arguments(cfg)
 
 
-@pytest.mark.parametrize("choice", PARTS_OF_A_TASK)
-def test_config_builds_a_task_that_learns_from_a_batch(choice):
+@pytest.mark.parametrize("choice", TASK_CONFIGS)
+def test_optimizer_of_the_built_task_changes_its_weights(choice):
     cfg = compose(choice, "data=cifar10")
     task = build.task(build.resolve(cfg))
     task.trainer = _Trainer()
@@ -70,8 +70,8 @@ class _Trainer:
 
 
 @pytest.mark.parametrize("name", ["onecycle", "cosine"])
-def test_a_schedule_ends_with_the_training(name):
-    """The word total_steps stands for the trainer's own count: the last step's learning rate is next to nothing."""
+def test_schedule_ends_with_the_training(name):
+    """``total_steps`` is the trainer's number of steps: the learning rate of the last step is almost 0."""
     task = build.task(build.resolve(compose(f"schedule={name}", "optimizer=sgd")))
     task.trainer = _Trainer()
     built = task.configure_optimizers()
@@ -84,18 +84,17 @@ def test_a_schedule_ends_with_the_training(name):
     assert max(rates) == pytest.approx(0.05, rel=1e-6)
 
 
-def test_recipes_state_command_machine_time_and_result():
+def test_experiments_state_command_machine_time_and_result():
     for path in (CONFIGS / "experiment").glob("*.yaml"):
         lines = path.read_text(encoding="utf-8").splitlines()
-        head = "\n".join(itertools.takewhile(lambda line: line.startswith("#"), lines))
-        assert f"blitz-train experiment={path.stem}" in head, path
-        assert re.search(r"\d CPU cores|GPU", head), path
-        assert re.search(r"\d+ (s|min)\b", head), path
-        assert re.search(r"\d\d\.\d\d? %", head), path
+        header = "\n".join(itertools.takewhile(lambda line: line.startswith("#"), lines))
+        assert f"blitz-train experiment={path.stem}" in header, path
+        assert re.search(r"\d CPU cores|GPU", header), path
+        assert re.search(r"\d+ (s|min)\b", header), path
+        assert re.search(r"\d\d\.\d\d? %", header), path
 
 
-def test_a_shared_fact_is_said_once():
-    """What the data says of itself, the model's config takes from it."""
+def test_model_takes_channels_and_classes_from_the_data():
     cfg = OmegaConf.to_container(compose("data=cifar10"), resolve=True)
     assert cfg["model"]["in_channels"] == 3
     assert cfg["model"]["num_classes"] == len(cfg["data"]["classes"]) == 10

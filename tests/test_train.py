@@ -1,4 +1,4 @@
-"""Whole runs: what a run's folder holds, and that its figures are the data's."""
+"""Whole runs of blitz-train: the files of a run directory, and its metrics against counts by hand."""
 
 import csv
 import json
@@ -18,17 +18,18 @@ from PIL import Image
 from blitz import runs, terminal
 from blitz.config.paths import PROJECT
 from blitz.data.digits import DIGITS, Digits
+from blitz.runs.folder import create_run
 from tests.conftest import QUICK
 
 
 @pytest.fixture(scope="module")
 def digits_run(tmp_path_factory):
-    """The default run, for real: `blitz-train`, in a process of its own and from another folder."""
-    folder = tmp_path_factory.mktemp("elsewhere")
-    words = [sys.executable, "-m", "blitz.train", "device=cpu", f"hydra.run.dir={folder / 'run'}"]
-    done = subprocess.run(words, cwd=folder, capture_output=True, text=True, timeout=600)
+    """Run ``blitz-train`` with its defaults, in a new process and from another directory."""
+    directory = tmp_path_factory.mktemp("elsewhere")
+    command = [sys.executable, "-m", "blitz.train", "device=cpu", f"hydra.run.dir={directory / 'run'}"]
+    done = subprocess.run(command, cwd=directory, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
-    return folder / "run", done.stdout, done.stderr
+    return directory / "run", done.stdout, done.stderr
 
 
 def test_digits_reach_97_percent(digits_run):
@@ -38,19 +39,19 @@ def test_digits_reach_97_percent(digits_run):
     assert f"test accuracy  {accuracy * 100:.2f} %" in stdout
 
 
-def test_the_terminal(digits_run):
+def test_terminal_output(digits_run):
     _run, stdout, stderr = digits_run
     assert stderr == ""
     lines = stdout.rstrip().splitlines()
-    assert lines[-1] == "run            run", "the summary ends with the folder, as one would type it from here"
+    assert lines[-1] == "run            run", "the last line is the run directory, relative to the working directory"
     assert re.fullmatch(r"dashboard      \S*tensorboard --logdir \.", lines[-2])
-    assert sum(" %" in line and "/10" in line for line in lines) == 10, "a line an epoch"
+    assert sum(" %" in line and "/10" in line for line in lines) == 10, "one line per epoch"
     assert any("best" in line for line in lines)
     assert any("worst" in line for line in lines)
     assert max(map(len, lines)) < 100
 
 
-def test_what_a_run_holds(digits_run):
+def test_files_of_a_run(digits_run):
     run, _, _ = digits_run
     names = {path.name.partition(".out")[0] for path in run.iterdir()}
     assert {
@@ -63,7 +64,7 @@ def test_what_a_run_holds(digits_run):
     } <= names
     assert "events" in names
     config = yaml.safe_load((run / "config.yaml").read_text())
-    assert isinstance(config["seed"], int), "the seed drawn"
+    assert isinstance(config["seed"], int), "a random seed is recorded"
     assert config["model"] == {"_target_": "blitz.model.net.Net", "in_channels": 1, "num_classes": 10, "image_size": 32}
     environment = json.loads((run / "environment.json").read_text())
     assert environment["packages"]["torch"].startswith(torch.__version__.split("+")[0])
@@ -72,11 +73,11 @@ def test_what_a_run_holds(digits_run):
     assert {path.name for path in (run / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt", "previous.ckpt"}
 
 
-def test_figures_equal_a_count_by_hand(digits_run):
-    """The checkpoint's model, on the pictures themselves, without the loader, Lightning or torchmetrics."""
+def test_metrics_equal_a_count_by_hand(digits_run):
+    """Evaluate the checkpoint on the images directly, without the loader, Lightning or torchmetrics."""
     run, _, _ = digits_run
     task = runs.load(run)
-    data = Digits(**_arguments(run))
+    data = Digits(**_data_arguments(run))
     data.setup("test")
     images, labels, _ = data.splits["test"]
     with torch.no_grad():
@@ -96,13 +97,13 @@ def test_figures_equal_a_count_by_hand(digits_run):
         assert metrics[f"test/acc/{label}"] == pytest.approx(right / count, abs=1e-7)
 
 
-def _arguments(run):
+def _data_arguments(run):
     arguments = yaml.safe_load((run / "config.yaml").read_text())["data"]
     return {key: value for key, value in arguments.items() if key != "_target_"}
 
 
-def test_the_model_takes_a_picture(digits_run):
-    """As somebody deploys it: one of the set's own images, written to a file and read again."""
+def test_loaded_model_classifies_image_files(digits_run):
+    """Load the model without a config, as an application does, and classify images of the data set."""
     run, _, _ = digits_run
     task = runs.load(run / "checkpoints" / "best.ckpt")
     digits = np.load(DIGITS)
@@ -121,7 +122,7 @@ def test_checkpoints_hold_plain_data(digits_run):
         assert all(key.startswith("net.") for key in checkpoint["state_dict"])
 
 
-def test_best_checkpoint_is_the_best_epochs(digits_run):
+def test_best_checkpoint_is_that_of_the_best_epoch(digits_run):
     run, stdout, _ = digits_run
     accuracies = [
         float(line.split("%")[1].split()[-1]) for line in stdout.splitlines() if "/10" in line and "%" in line
@@ -130,106 +131,102 @@ def test_best_checkpoint_is_the_best_epochs(digits_run):
     assert accuracies[best["epoch"]] == max(accuracies)
 
 
-def test_eval_reproduces_the_figures_exactly(digits_run, command, tmp_path):
+def test_eval_reproduces_the_test_metrics_exactly(digits_run, command, tmp_path):
     run, _, _ = digits_run
-    words = {"a": f"run={run}", "b": f"checkpoint={run / 'checkpoints' / 'best.ckpt'}"}
-    trained = json.loads((run / "metrics.json").read_text())
-    for name, word in words.items():
-        command("blitz-eval", word, "device=cpu", f"hydra.run.dir={tmp_path / name}")
-        again = json.loads((tmp_path / name / "metrics.json").read_text())
-        assert again == {key: value for key, value in trained.items() if key.startswith("test/")}
+    overrides = {"a": f"run={run}", "b": f"checkpoint={run / 'checkpoints' / 'best.ckpt'}"}
+    trained = _metrics(run)
+    for name, override in overrides.items():
+        command("blitz-eval", override, "device=cpu", f"hydra.run.dir={tmp_path / name}")
+        evaluated = _metrics(tmp_path / name)
+        assert evaluated == {key: value for key, value in trained.items() if key.startswith("test/")}
         assert (tmp_path / name / "per_class.csv").read_text() == (run / "per_class.csv").read_text()
 
 
-def test_the_same_seed_gives_the_same_run(train):
+def test_same_seed_gives_the_same_run(train):
     first, second = (train(*QUICK, "seed=3", into=name) for name in ("a", "b"))
-    assert _figures(first) == _figures(second)
+    assert _metrics(first) == _metrics(second)
     weights = [runs.load(run).state_dict() for run in (first, second)]
     assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
-    assert _figures(train(*QUICK, "seed=4", into="c")) != _figures(first)
+    assert _metrics(train(*QUICK, "seed=4", into="c")) != _metrics(first)
 
 
-def _figures(run):
+def _metrics(run):
     return json.loads((run / "metrics.json").read_text())
 
 
-def test_an_absent_class_is_not_zero(train, folder, capsys):
+def test_accuracy_of_an_absent_class_is_none_and_not_zero(train, folder, capsys):
     for image in (folder / "test" / "blueberry").iterdir():
         image.unlink()
     run = train("data=image_folder", f"data.root={folder}", "data.batch_size=8", "trainer.max_epochs=2")
-    assert _figures(run)["test/acc/blueberry"] is None
+    assert _metrics(run)["test/acc/blueberry"] is None
     rows = {row["class"]: row for row in csv.DictReader((run / "per_class.csv").open(encoding="utf-8"))}
     assert rows["blueberry"] == {"class": "blueberry", "count": "0", "correct": "0", "accuracy": "n/a"}
     assert rows["grün"]["count"] == "4"
     assert "n/a" in capsys.readouterr().out
 
 
-def test_without_validation_the_last_weights_are_tested(train):
+def test_last_weights_are_tested_without_validation(train):
     run = train(*QUICK, "data.val_fraction=0", "callback.checkpoint=null", "optimized_metric=train/loss")
     assert [path.name for path in (run / "checkpoints").iterdir()] == ["last.ckpt"]
-    assert not any(key.startswith("val/") for key in _figures(run))
+    assert not any(key.startswith("val/") for key in _metrics(run))
 
 
 @pytest.mark.parametrize("preset", ["one_batch", "overfit", "profiler", "limit"])
-def test_debug_presets(preset, train, capsys):
+def test_debug_preset_runs(preset, train, capsys):
     run = train(f"debug={preset}", *(["trainer.max_epochs=50", "schedule=constant"] if preset == "overfit" else []))
-    figures = _figures(run)
-    assert 0 <= figures["test/acc"] <= 1
+    metrics = _metrics(run)
+    assert 0 <= metrics["test/acc"] <= 1
     if preset == "overfit":
-        assert figures["train/loss"] < 0.1
+        assert metrics["train/loss"] < 0.1
     if preset == "profiler":
         assert "run_training_batch" in "".join(capsys.readouterr())
 
 
-def test_early_stopping(train, capsys):
+def test_early_stopping_ends_the_run(train, capsys):
     train("callback=early_stopping", "callback.early_stopping.patience=1", "optimizer.lr=0", "trainer.max_epochs=9")
     assert sum("/9 " in line for line in capsys.readouterr().out.splitlines()) == 2
 
 
-def test_resnet18_from_yaml_alone(train, folder):
+def test_resnet18_needs_only_a_yaml_file(train, folder):
     run = train(*QUICK, "model=resnet18", "data=image_folder", f"data.root={folder}", "data.batch_size=4")
     assert type(runs.load(run).net).__name__ == "ResNet"
 
 
-def test_mnist_learns_for_real(train, mnist):
-    """A few seconds of the real thing: 12,800 official images, and the whole official test split."""
+def test_mnist_reaches_93_percent_in_100_steps(train, mnist):
+    """Train on 12,800 official images and test on the whole official test split."""
     run = train("experiment=mnist", f"data.root={mnist}", "trainer.max_epochs=1", "trainer.limit_train_batches=100")
-    assert _figures(run)["test/acc"] > 0.93
+    assert _metrics(run)["test/acc"] > 0.93
     rows = list(csv.DictReader((run / "per_class.csv").open()))
     assert [int(row["count"]) for row in rows] == [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]
 
 
-def test_cifar10_tutorial_learns_for_real(train, cifar10_folder, capsys):
-    words = (
-        "data=image_folder",
-        f"data.root={cifar10_folder}",
-        "trainer.max_epochs=1",
-        "trainer.limit_train_batches=2001",
-    )
-    run = train("experiment=cifar10_tutorial", *words, "seed=0")
-    figures = _figures(run)
-    assert figures["test/acc"] > 0.2, "chance is 0.1, and 8,000 images are seen"
-    assert math.isfinite(figures["train/loss"])
+def test_cifar10_tutorial_learns_in_2000_steps(train, cifar10_folder, capsys):
+    images = ("data=image_folder", f"data.root={cifar10_folder}")
+    limits = ("trainer.max_epochs=1", "trainer.limit_train_batches=2001")
+    run = train("experiment=cifar10_tutorial", *images, *limits, "seed=0")
+    metrics = _metrics(run)
+    assert metrics["test/acc"] > 0.2, "chance is 0.1, and 8,000 images are seen"
+    assert math.isfinite(metrics["train/loss"])
     out = capsys.readouterr().out
     assert re.search(r"^\[1,  2000\] loss: \d\.\d{3}$", out, re.MULTILINE)
-    assert "val" not in out, "no column for what is not measured"
+    assert "val" not in out, "no validation columns"
 
 
-def test_compiled(train, command, tmp_path, capsys):
-    """In place: the checkpoint's keys are as ever, and compilation is not counted as training."""
+def test_compiled_net_has_equal_weights_and_keys(train, command, tmp_path, capsys):
+    """Compile in place: the keys of the checkpoint stay, and the terminal shows the compile time separately."""
     run = train(*QUICK, "compile=true", "seed=1", into="compiled")
     assert re.search(r"compiled in \d+\.\d s\n.*trained in \d\.\d s", capsys.readouterr().out, re.DOTALL)
     plain = train(*QUICK, "seed=1", into="plain")
-    ours, theirs = (runs.load(path).state_dict() for path in (run, plain))
-    assert ours.keys() == theirs.keys()
-    for key in ours:
-        torch.testing.assert_close(ours[key], theirs[key], rtol=1e-4, atol=1e-5)
+    compiled, eager = (runs.load(path).state_dict() for path in (run, plain))
+    assert compiled.keys() == eager.keys()
+    for key in compiled:
+        torch.testing.assert_close(compiled[key], eager[key], rtol=1e-4, atol=1e-5)
 
 
-def test_the_layout_changes_nothing_but_the_speed(train):
-    words = (*QUICK, "seed=1", "data.batch_size=4")
+def test_memory_format_and_fused_optimizer_do_not_change_the_weights(train):
+    overrides = (*QUICK, "seed=1", "data.batch_size=4")
     weights = [
-        runs.load(train(*words, f"channels_last={layout}", f"optimizer.fused={fused}", into=layout)).state_dict()
+        runs.load(train(*overrides, f"channels_last={layout}", f"optimizer.fused={fused}", into=layout)).state_dict()
         for layout, fused in (("null", "true"), ("true", "true"), ("false", "false"))
     ]
     for key in weights[0]:
@@ -238,30 +235,30 @@ def test_the_layout_changes_nothing_but_the_speed(train):
 
 
 @pytest.mark.parametrize(
-    ("words", "threads"), [(["data.batch_size=4"], 1), (["data.batch_size=128"], 4), (["threads=3"], 3)]
+    ("overrides", "threads"), [(["data.batch_size=4"], 1), (["data.batch_size=128"], 4), (["threads=3"], 3)]
 )
-def test_threads_by_the_work_in_a_batch(words, threads, train, monkeypatch):
-    """On a machine of four cores."""
-    monkeypatch.setattr("blitz.training.build.CORES", 4)
-    train("debug=one_batch", *words)
+def test_number_of_threads_depends_on_the_work_in_a_batch(overrides, threads, train, monkeypatch):
+    """Pretend that the machine has four cores."""
+    monkeypatch.setattr("blitz.training.tune.CORES", 4)
+    train("debug=one_batch", *overrides)
     assert torch.get_num_threads() == threads
     torch.set_num_threads(1)
 
 
-def test_the_dashboards_command_can_be_pasted():
+def test_dashboard_command_quotes_paths_with_spaces():
     spaced = Path("logs", "my runs")
     assert shlex.split(terminal.dashboard_command(spaced))[1:] == ["--logdir", str(spaced)]
-    assert terminal.dashboard_command(spaced.parent).endswith("--logdir logs"), "no quotes where none are needed"
+    assert terminal.dashboard_command(spaced.parent).endswith("--logdir logs"), "no quotes unless they are needed"
 
 
-def test_the_saved_diff_can_be_applied(monkeypatch, tmp_path):
+def test_saved_diff_can_be_applied(monkeypatch, tmp_path):
     repository = tmp_path / "project"
     repository.mkdir()
     git = ["git", "-c", "user.name=a", "-c", "user.email=a@b"]
     (repository / "file.txt").write_bytes(b"one\n\n")
-    for words in (["init", "-q"], ["add", "."], ["commit", "-qm", "first"]):
-        subprocess.run([*git, *words], cwd=repository, check=True)
+    for arguments in (["init", "-q"], ["add", "."], ["commit", "-qm", "first"]):
+        subprocess.run([*git, *arguments], cwd=repository, check=True)
     (repository / "file.txt").write_bytes("zwölf\n\n".encode("latin-1"))
-    monkeypatch.setattr(runs, "PROJECT", repository)
-    run = runs.begin(tmp_path / "run", {}, [])
+    monkeypatch.setattr("blitz.runs.metadata.PROJECT", repository)
+    run = create_run(tmp_path / "run", {}, [])
     subprocess.run([*git, "apply", "--check", "-R", str(run.path / "git.diff")], cwd=repository, check=True)

@@ -1,9 +1,9 @@
 # %% [markdown]
 # # 1. Tensors
 #
-# PyTorch is two things at once: NumPy's arrays with the power of an accelerator behind them, and a library for
-# building and training neural networks. Both begin with the **tensor**, an array of numbers with a shape, a dtype and
-# a device. If the next cell prints fifteen numbers between 0 and 1, PyTorch is installed and works.
+# PyTorch is two things: NumPy-like arrays that can use an accelerator, and a library for building and training neural
+# networks. Both are built on the **tensor**, an array of numbers with a shape, a dtype and a device. If the next cell
+# prints fifteen numbers between 0 and 1, PyTorch is installed and works.
 
 # %%
 import numpy as np
@@ -17,9 +17,10 @@ print("CUDA is available:", torch.cuda.is_available())
 print("MPS is available:", torch.backends.mps.is_available())
 
 # %% [markdown]
-# ## Making tensors
+# ## Creating tensors
 #
-# `empty` takes memory as it finds it, so its values mean nothing until you write them. The others say what they hold.
+# `empty` allocates memory without initializing it, so its values are arbitrary until you write them. The names of the
+# other functions say what they fill a tensor with.
 
 # %%
 print("empty:", torch.empty(5, 3))
@@ -30,8 +31,8 @@ pair = torch.tensor([5.5, 3])
 print("tensor:", pair)
 
 # %% [markdown]
-# A tensor can also be made in the image of another. `new_ones` keeps the dtype and the device, `randn_like` the shape
-# as well, except for what you ask to be different.
+# A tensor can also be created from another one. `new_ones` keeps the dtype and the device, and `randn_like` keeps the
+# shape as well. Arguments override any of them.
 
 # %%
 ones = pair.new_ones(5, 3, dtype=torch.double)
@@ -41,7 +42,7 @@ x = torch.randn_like(ones, dtype=torch.float)
 print("randn_like:", x)
 
 # %% [markdown]
-# `size()` (or `shape`) is a tuple, and unpacks like one.
+# `size()` (or `shape`) returns a tuple, which can be unpacked.
 
 # %%
 print(x.size())
@@ -51,8 +52,8 @@ print(rows, "rows,", columns, "columns")
 # %% [markdown]
 # ## Four ways to add
 #
-# Many operations come in all four forms. The last one changes `x` itself: **a trailing underscore means in place**,
-# here as in `x.copy_(y)` or `x.t_()`.
+# Many operations exist in all four forms. The last one changes `x` itself: **a trailing underscore means in place**, as
+# in `x.copy_(y)` or `x.t_()`.
 
 # %%
 y = torch.rand(5, 3)
@@ -70,13 +71,13 @@ print("x =", x)
 # %% [markdown]
 # ## Indexing and reshaping
 #
-# Indexing works as in NumPy; this is the first column.
+# Indexing works as in NumPy. This is the first column:
 
 # %%
 print(x[:, 0])
 
 # %% [markdown]
-# `view` shows the same memory in another shape. At most one size may be -1: it is worked out from the others.
+# `view` returns a tensor of another shape on the same memory. One size may be -1: it is inferred from the others.
 
 # %%
 square = torch.randn(4, 4)
@@ -85,7 +86,7 @@ wide = square.view(-1, 8)
 print(square.size(), flat.size(), wide.size())
 
 # %% [markdown]
-# `item` takes the number out of a tensor that holds just one.
+# `item` returns the value of a tensor with a single element as a Python number.
 
 # %%
 single = torch.randn(1)
@@ -93,10 +94,10 @@ print(single)
 print(single.item())
 
 # %% [markdown]
-# ## To NumPy and back
+# ## Converting to and from NumPy
 #
-# On the CPU a tensor and its array share their memory, in both directions. Nothing is copied: change one and the other
-# changes with it. (A dtype that NumPy lacks, such as `bfloat16`, has to be converted first.)
+# On the CPU, a tensor and its NumPy array share memory, in both directions. Nothing is copied: if you change one, the
+# other changes too. (A dtype that NumPy lacks, such as `bfloat16`, must be converted first.)
 
 # %%
 tensor = torch.ones(5)
@@ -113,19 +114,19 @@ print(array)
 print(tensor)
 
 # %% [markdown]
-# ## Across devices and dtypes
+# ## Devices and dtypes
 #
-# `to` moves a tensor to a device, to a dtype, or to both at once. It returns the moved tensor and leaves the original
-# where it was. Tensors that meet in an operation must live on the same device.
+# `to` converts a tensor to another device, another dtype, or both. It returns a new tensor and leaves the original
+# unchanged. All tensors of an operation must be on the same device.
 
 # %%
 device = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
-made_there = torch.ones_like(single, device=device)
-moved_there = single.to(device)
-total = moved_there + made_there
+ones_on_device = torch.ones_like(single, device=device)
+moved = single.to(device)
+total = moved + ones_on_device
 print(total)
 print(total.to("cpu", torch.double))
 
 # %% [markdown]
-# **In the template** `device=gpu` or `device=mps` (`configs/device/`) moves all there is to move, and pictures become
-# tensors in `src/blitz/data/_transforms.py`.
+# **In the template**, `device=gpu` or `device=mps` (`configs/device/`) moves the network and the data, and
+# `src/blitz/data/transforms.py` converts images to tensors.

@@ -1,11 +1,11 @@
 # %% [markdown]
 # # 3. Neural networks
 #
-# A network is an `nn.Module`: layers, and a `forward` that sends an input through them. `backward` needs no writing,
-# autograd has it. Training goes round in a circle: compute the output, measure the loss, find the gradients, move the
-# weights a little, and again.
+# A network is an `nn.Module`: layers, and a `forward` method that sends an input through them. Autograd provides
+# `backward`. Training is a loop: compute the output, compute the loss, compute the gradients, update the weights a
+# little, and repeat.
 #
-# Our network is a small LeNet that reads characters, the very one that the template trains.
+# Our network is a small LeNet that classifies handwritten characters. It is the one that the template trains.
 
 # %%
 import copy
@@ -20,8 +20,8 @@ from torch import nn
 from blitz.model.net import Net
 
 if "get_ipython" not in globals():
-    plt.switch_backend("Agg")  # a script draws to files alone
-torch.set_num_threads(1)  # one small image is too little work to share
+    plt.switch_backend("Agg")  # a script draws to files only
+torch.set_num_threads(1)  # one small image is too little work for several threads
 
 torch.manual_seed(0)
 
@@ -32,7 +32,7 @@ net = Net(in_channels=1)
 print(net)
 
 # %% [markdown]
-# What it can learn is in `parameters()`: a weight and a bias for each of the five layers.
+# `parameters()` returns the values that training changes: a weight and a bias for each of the five layers.
 
 # %%
 params = list(net.parameters())
@@ -42,7 +42,7 @@ print("conv1's weight:", params[0].size())
 # %% [markdown]
 # ## Forward and backward
 #
-# Layers work on batches: samples x channels x height x width. A single image becomes a batch of one by `unsqueeze(0)`.
+# Layers work on batches: samples x channels x height x width. `unsqueeze(0)` turns a single image into a batch of one.
 
 # %%
 image = torch.randn(1, 32, 32)
@@ -53,8 +53,8 @@ out = net(input)
 print(out)
 
 # %% [markdown]
-# `out` is not a single number, so `backward` needs the vector of lesson 2. Any will do here, a random one for instance.
-# Gradients **add up** until they are cleared, hence `zero_grad` before each `backward`.
+# `out` is not a scalar, so `backward` needs the vector of lesson 2. A random one is enough here. Gradients
+# **accumulate** until they are cleared, so call `zero_grad` before each `backward`.
 
 # %%
 net.zero_grad()
@@ -63,8 +63,8 @@ out.backward(torch.randn(1, 10))
 # %% [markdown]
 # ## The loss
 #
-# A loss takes the output and the target and says in one number how far apart they are. `nn.MSELoss` is the mean of the
-# squared differences; the target is made up.
+# A loss takes the output and the target and returns one number: how far apart they are. `nn.MSELoss` is the mean of the
+# squared differences. The target here is random.
 
 # %%
 output = net(input)
@@ -75,8 +75,8 @@ loss = criterion(output, target)
 print(loss)
 
 # %% [markdown]
-# Behind the loss stands the whole record of how it came about. Each function points to those that made its inputs, in
-# `next_functions`. For a linear layer these are its bias (where a gradient accumulates), what came in, and its weight
+# The loss refers to the whole graph that computed it. In `next_functions`, each function points to the functions that
+# created its inputs. For a linear layer these are its bias (where a gradient accumulates), its input, and its weight
 # (transposed).
 
 # %%
@@ -87,7 +87,7 @@ for function, _ in last_layer.next_functions:
     print("   ", function)
 
 # %% [markdown]
-# Past the weights and biases, one path leads from the loss back to the input: the network in reverse.
+# Without the weights and biases, one path leads from the loss back to the input: the network in reverse.
 
 # %%
 chain = []
@@ -101,7 +101,7 @@ print("\n-> ".join(chain))
 # %% [markdown]
 # ## Backpropagation
 #
-# One call sends the gradient down that path and leaves it with every parameter. Before it, there is none.
+# One call follows that path and stores the gradient of every parameter in its `grad`. Before the call it is None.
 
 # %%
 net.zero_grad()
@@ -119,14 +119,14 @@ print(net.conv1.bias.grad)
 # Stochastic gradient descent is one line, `weight = weight - learning_rate * gradient`. By hand, on a copy of the net:
 
 # %%
-start = copy.deepcopy(net)  # where the comparison below begins
+start = copy.deepcopy(net)  # the initial weights of the comparison below
 by_hand = copy.deepcopy(net)
 with torch.no_grad():
     for weight, trained in zip(by_hand.parameters(), net.parameters(), strict=True):
         weight -= 0.01 * trained.grad
 
 # %% [markdown]
-# and by `torch.optim`, which knows the other rules too:
+# The same step with `torch.optim`, which has the other update rules too:
 
 # %%
 optimizer = torch.optim.SGD(net.parameters(), lr=0.01)
@@ -141,9 +141,10 @@ print(f"Largest difference between the two: {difference:.1e}")
 # %% [markdown]
 # ## Four optimizers, one problem
 #
-# The same weights to begin with, the same input and target, 100 steps. Plain SGD creeps over the plateau that momentum
-# (here in Nesterov's form) runs across. Adam and RMSProp divide each weight's gradient by its recent size, and set off
-# at full speed. RMSProp is there first and then cannot rest: as the gradients shrink, so does what they are divided by.
+# Each optimizer starts with the same weights, input and target, and takes 100 steps. Plain SGD is slow on a plateau
+# that momentum (here in Nesterov's form) crosses fast. Adam and RMSProp divide each weight's gradient by its recent
+# magnitude, so their first steps are already large. RMSProp gets close first, but never settles: as the gradients
+# shrink, so does the magnitude that they are divided by.
 
 # %%
 optimizers = {
@@ -181,6 +182,6 @@ folder.mkdir(parents=True, exist_ok=True)
 figure.savefig(folder / "optimizers.png", dpi=150)
 
 # %% [markdown]
-# **In the template** `model=net` is `src/blitz/model/net.py`, the loss is part of the task
-# (`src/blitz/task/classify.py`), and the four are `optimizer=sgd`, `nesterov`, `adam` and `rmsprop`
+# **In the template**, `model=net` is `src/blitz/model/net.py`, and the loss is part of the task
+# (`src/blitz/task/classify.py`). The four optimizers are `optimizer=sgd`, `nesterov`, `adam` and `rmsprop`
 # (`configs/optimizer/`).

@@ -1,9 +1,9 @@
 # %% [markdown]
 # # 4. A classifier
 #
-# Now everything together: a photograph goes in, a word comes out. CIFAR-10 holds 60,000 of them, 32x32 pixels each, in
-# ten classes. We train a network on it twice, side by side: with a loop of our own in plain PyTorch, and with the
-# template, where each piece is a line of a config. **Both end with the same weights, to the last bit.**
+# This lesson puts everything together: the input is a photograph, the output is its class. CIFAR-10 has 60,000
+# photographs of 32x32 pixels in ten classes. We train a network on it twice: with a loop of our own in plain PyTorch,
+# and with the template, where each part is a line of a config. **Both end with the same weights, to the last bit.**
 
 # %%
 import sys
@@ -19,25 +19,25 @@ from torchvision import transforms
 from torchvision.datasets import CIFAR10, ImageFolder
 from torchvision.utils import make_grid
 
-from blitz.config.paths import PROJECT
+from blitz.config.paths import CONFIGS, PROJECT
 from blitz.config.schema import register
 from blitz.data.seeding import generator
 from blitz.training import build
 
 SEED = 0
-EPOCHS = 1  # to be quick; the tutorial trains for 2 epochs
-STEPS = 4_500  # in each; the tutorial takes all 12_500
+EPOCHS = 1  # the tutorial trains for 2 epochs
+STEPS = 4_500  # per epoch; the tutorial takes all 12_500
 DATA = PROJECT / "data"
 
 if "get_ipython" not in globals():
-    plt.switch_backend("Agg")  # a script draws to files alone
-torch.set_num_threads(1)  # four small images a step are too little work to share
+    plt.switch_backend("Agg")  # a script draws to files only
+torch.set_num_threads(1)  # four small images per step are too little work for several threads
 
 # %% [markdown]
 # ## The data
 #
-# `ToTensor` makes of a picture a tensor of values from 0 to 1; `Normalize` takes them to [-1, 1]. The data set is
-# torchvision's, downloaded if need be, or the same images as files, one folder a class.
+# `ToTensor` converts an image to a tensor of values from 0 to 1, and `Normalize` scales them to [-1, 1]. The data set
+# is torchvision's, which is downloaded if necessary, or the same images as files, one directory per class.
 
 # %%
 CLASSES = ("plane", "car", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
@@ -48,7 +48,7 @@ archive, folder = DATA / CIFAR10.filename, DATA / "cifar10-jpeg"
 if folder.is_dir() and not archive.exists() and not (DATA / CIFAR10.base_folder).exists():
     choice, root = "image_folder", folder
     trainset, testset = (ImageFolder(folder / split, transform) for split in ("train", "test"))
-    testset.samples.sort(key=lambda sample: Path(sample[0]).name)  # so that the classes take turns
+    testset.samples.sort(key=lambda sample: Path(sample[0]).name)  # so that the classes alternate
 else:
     choice, root = "cifar10", DATA
     try:
@@ -61,8 +61,8 @@ else:
 print(f"{type(trainset).__name__} in {root}: {len(trainset)} + {len(testset)} images")
 
 # %% [markdown]
-# The training images come shuffled, four at a time. `shuffle=True` would do, but we want to know the order: here it is
-# a function of the seed and the epoch, as it is in the template.
+# The training images are shuffled, in batches of four. `shuffle=True` would do that too, but both loops need the same
+# order. Here it is a function of the seed and the epoch, as in the template.
 
 
 # %%
@@ -76,8 +76,8 @@ testloader = DataLoader(testset, batch_size=500)
 
 def imshow(images, captions, colours, file):
     figure, axes = plt.subplots(figsize=(8, 2.3), layout="constrained")
-    axes.imshow(make_grid(images / 2 + 0.5, pad_value=1).permute(1, 2, 0).numpy())  # back to [0, 1], colour last
-    axes.set_xticks([17.5 + 34 * i for i in range(len(images))], captions)  # below the middle of each
+    axes.imshow(make_grid(images / 2 + 0.5, pad_value=1).permute(1, 2, 0).numpy())  # back to [0, 1], channels last
+    axes.set_xticks([17.5 + 34 * i for i in range(len(images))], captions)  # below the center of each image
     for label, colour in zip(axes.get_xticklabels(), colours, strict=True):
         label.set(color=colour, size=13)
     axes.set_yticks([])
@@ -94,12 +94,12 @@ print(" ".join(f"{word:>5}" for word in words))
 imshow(images, words, ["black"] * 4, "training_images.png")
 
 # %% [markdown]
-# **In the template** this lesson is one recipe, `configs/experiment/cifar10_tutorial.yaml`, and what differs from it is
-# said in the words of the command line. The data set is `data=cifar10` or `data=image_folder`, with `data.mean`,
-# `data.std` and `data.batch_size` (`src/blitz/data/`). It reads all images once and keeps them in memory.
+# **In the template**, this lesson is one recipe, `configs/experiment/cifar10_tutorial.yaml`. The overrides of the
+# command line change parts of it. The data set is `data=cifar10` or `data=image_folder`, with `data.mean`, `data.std`
+# and `data.batch_size` (`src/blitz/data/`). It reads all images once and keeps them in memory.
 #
-# Two things that the template does for speed are switched off here: another memory layout for the images, and one
-# kernel for the whole step of the optimizer. They compute the same, but round differently.
+# Two settings that make the template faster are off here: the channels-last memory format of the images, and the fused
+# optimizer, which updates all weights in one kernel. Both give the same results except for rounding.
 
 # %%
 overrides = [
@@ -115,19 +115,20 @@ overrides = [
     "run_dir=logs/tour/classifier",
 ]
 register()
-with hydra.initialize_config_dir(str(PROJECT / "configs"), version_base="1.3"):
+with hydra.initialize_config_dir(str(CONFIGS), version_base="1.3"):
     cfg = hydra.compose("train", overrides)
 cfg.data.root = str(root)
+config = build.resolve(cfg)
 
 data = build.data(config)
 data.setup("fit")
-their_images, their_labels = next(iter(data.train_dataloader()))
-print("The same first batch:", torch.equal(images, their_images) and torch.equal(labels, their_labels))
+template_images, template_labels = next(iter(data.train_dataloader()))
+print("The same first batch:", torch.equal(images, template_images) and torch.equal(labels, template_labels))
 
 # %% [markdown]
 # ## The network
 #
-# The Net of lesson 3, with three input channels for red, green and blue.
+# This is the Net of lesson 3, with three input channels for red, green and blue.
 
 
 # %%
@@ -156,17 +157,17 @@ net = Net()
 # %% [markdown]
 # ## The loss and the optimizer
 #
-# Cross-entropy is small where the right class has most of the probability. Momentum gives lesson 3's SGD a memory: each
-# step goes on in the direction of those before.
+# Cross-entropy is small if the network gives the correct class most of the probability. Momentum extends the SGD of
+# lesson 3: each step also continues in the direction of the previous steps.
 
 # %%
 criterion = nn.CrossEntropyLoss()
 optimizer = torch.optim.SGD(net.parameters(), lr=0.001, momentum=0.9)
 
 # %% [markdown]
-# **In the template** `model=net` is `src/blitz/model/net.py`, `optimizer=sgd` with `optimizer.lr` and
-# `optimizer.momentum` is `torch.optim.SGD` itself, and the task that joins them to the loss is
-# `src/blitz/task/classify.py`. (The template's Net pools before the ReLU: the same values, for less work.)
+# **In the template**, `model=net` is `src/blitz/model/net.py`, and `optimizer=sgd` with `optimizer.lr` and
+# `optimizer.momentum` is `torch.optim.SGD`. The task combines them with the loss: `src/blitz/task/classify.py`. (The
+# template's Net pools before the ReLU, which gives the same values with less work.)
 
 # %%
 torch.manual_seed(SEED)
@@ -182,7 +183,7 @@ print("The same weights before training:", same_weights())
 # %% [markdown]
 # ## Training
 #
-# Lesson 3's circle, once for every batch. Every 2,000 steps we print the mean loss since the last time.
+# This is the loop of lesson 3, with one step per batch. Every 2,000 steps we print the mean loss of these steps.
 
 # %%
 for epoch in range(EPOCHS):
@@ -202,8 +203,8 @@ for epoch in range(EPOCHS):
 print("Finished training")
 
 # %% [markdown]
-# **In the template** the loop is Lightning's `Trainer` (`trainer.max_epochs`), and the lines are printed by
-# `callback.progress.every_n_steps` (`src/blitz/callback/progress.py`).
+# **In the template**, the loop is Lightning's `Trainer` (`trainer.max_epochs`), and `callback.progress.every_n_steps`
+# sets how often a line is printed (`src/blitz/callback/progress.py`).
 
 # %%
 trainer = build.trainer(config)
@@ -212,9 +213,9 @@ trainer.fit(task, data)
 print("The same weights after training:", same_weights())
 
 # %% [markdown]
-# ## How good is it?
+# ## Accuracy
 #
-# First four images that the network has never seen. Its answer is the class with the highest output.
+# We start with four images that the network has never seen. Its prediction is the class with the highest output.
 
 # %%
 images, labels = (batch[:4] for batch in next(iter(testloader)))
@@ -232,7 +233,8 @@ for word, guess in zip(truth, guesses, strict=True):
 imshow(images, captions, colours, "test_images.png")
 
 # %% [markdown]
-# Then all of them. Blind guessing is right one time in ten. And which classes are the hard ones?
+# Now we test all of them. A random guess is correct one time in ten. The accuracy by class shows which classes are
+# hard.
 
 # %%
 total = torch.zeros(10, dtype=torch.long)
@@ -248,33 +250,34 @@ for name, right, count in zip(CLASSES, correct, total, strict=True):
     print(f"Accuracy of {name:>5} : {100 * right / count:2.0f} %")
 
 # %% [markdown]
-# **In the template** `test/acc` and `test/acc/<class>` are logged, and printed as a table
-# (`src/blitz/task/classify.py`, `src/blitz/report.py`).
+# **In the template**, the task logs `test/acc` and `test/acc/<class>`, and reports the counts by class
+# (`src/blitz/task/classify.py`, `src/blitz/runs/report.py`). `blitz-train` prints them as a table
+# (`src/blitz/terminal.py`).
 
 # %%
 trainer.test(task, data, verbose=False)
-confusion = task.confusion["test"]  # true by predicted class
-report.console.print(report.per_class(data.classes, confusion))
+header, *rows = task.report("test").tables["per_class"]
+print(header)
+for row in rows:
+    print(row)
 
-print(
-    "The same counts:",
-    torch.equal(torch.stack([confusion.sum(1), confusion.diag()], 1), torch.stack([total, correct], 1)),
-)
+counts = [(count, right) for _, count, right, _ in rows]
+print("The same counts:", counts == list(zip(total.tolist(), correct.tolist(), strict=True)))
 
 # %% [markdown]
 # ## On a GPU
 #
-# The network moves there before the optimizer is made, and every batch moves as it comes:
+# Move the network to the GPU before you create the optimizer, and move every batch:
 #
 # ```python
 # net.to(device)
 # inputs, labels = inputs.to(device), labels.to(device)
 # ```
 #
-# **In the template** that is `device=gpu` (`configs/device/gpu.yaml`); by default it takes the GPU where there is one.
-# This net is too small to gain much.
+# **In the template**, that is `device=gpu` (`configs/device/gpu.yaml`). The default, `device=auto`, uses a GPU if there
+# is one. This network is too small to gain much from it.
 #
-# From a terminal, the whole training is `blitz-train experiment=cifar10_tutorial`. With `device=cpu seed=0` and the two
-# switches above it ends with this loop's weights, too.
+# From a terminal, `blitz-train experiment=cifar10_tutorial` runs the whole training. With `device=cpu seed=0` and the
+# two settings above, it ends with the same weights as this loop.
 #
-# `docs/tour.md` sets all five lessons and the template side by side.
+# `docs/tour.md` maps all five lessons to the template.

@@ -1,12 +1,13 @@
 # %% [markdown]
 # # 5. Data parallelism
 #
-# To use a GPU, move the model there with `model.to(device)`, and each batch with `batch = batch.to(device)`. (A module
-# moves in place; a tensor stays, and you get a copy.) To use several, wrap the model: `model = nn.DataParallel(model)`.
-# For every batch it copies the model to each device, sends each a slice, and joins what comes back.
+# To use a GPU, move the model with `model.to(device)` and each batch with `batch = batch.to(device)`. (`to` moves a
+# module in place, but returns a copy of a tensor.) To use several GPUs, wrap the model: `model =
+# nn.DataParallel(model)`. For every batch it copies the model to each device, sends each device a slice, and
+# concatenates the outputs.
 #
-# This lesson watches it do so. Where GPUs are too few, the template's `VirtualDataParallel` stands in: the same slices,
-# through replicas on the CPU.
+# This lesson shows these slices. If there are too few GPUs, the template's `VirtualDataParallel` replaces
+# `nn.DataParallel`: it sends the same slices through replicas on the CPU.
 
 # %%
 import torch
@@ -23,7 +24,7 @@ batch_size, data_size = 30, 100
 # %% [markdown]
 # ## A random data set
 #
-# Anything with a length and an item for each index is a data set. A hundred samples in batches of 30 make three full
+# A data set is any object with a length and an item for each index. A hundred samples in batches of 30 make three full
 # batches and one of 10.
 
 
@@ -42,9 +43,9 @@ class RandomDataset(Dataset):
 loader = DataLoader(RandomDataset(input_size, data_size), batch_size=batch_size, shuffle=True)
 
 # %% [markdown]
-# ## A talkative model
+# ## The model
 #
-# One linear layer that tells what it sees.
+# It is one linear layer that prints the sizes of its input and output.
 
 
 # %%
@@ -60,11 +61,12 @@ class Model(nn.Module):
 
 
 # %% [markdown]
-# ## Over 1, 2, 3 and 8 devices
+# ## On 1, 2, 3 and 8 devices
 #
-# Inside, the model sees its slice; outside, nobody notices. The slices are equal, their size rounded up, so that the
-# last may be smaller and some devices go without: 30 over 8 is seven times 4 and once 2; 10 over 8 is five times 2, and
-# three devices are idle. (Real GPUs work at the same time, so their lines come in any order.)
+# Inside, the model sees a slice. Outside, there is only the whole batch. The size of a slice is rounded up, so the last
+# slice may be smaller, and some devices may get none. For example, 30 samples on 8 devices make seven slices of 4 and
+# one of 2. For 10 samples on 8 devices there are five slices of 2, and three devices are idle. (GPUs work at the same
+# time, so they print their lines in any order.)
 
 
 # %%
@@ -99,7 +101,7 @@ run(3)
 run(8)
 
 # %% [markdown]
-# Slicing changes where the work is done, not its result: each sample gives what it would in the whole batch.
+# Slicing changes where the work is done, not the result: each sample gives the same output as in the whole batch.
 
 # %%
 model = Model(input_size, output_size)
@@ -111,5 +113,5 @@ joined = VirtualDataParallel(model, 3)(batch)
 print("The same output:", torch.allclose(whole, joined))
 
 # %% [markdown]
-# `DataParallel` is the least to write: one process, one line. For speed, one process a device does better
-# (`DistributedDataParallel`). The template has both, as `device=dp` and `device=ddp`, and its models know of neither.
+# `DataParallel` is the simplest way: one process, one line. `DistributedDataParallel`, with one process per device, is
+# faster. The template has both, as `device=dp` and `device=ddp`, and its models need no change for either.

@@ -1,4 +1,4 @@
-"""Each lesson of the tour runs once; then its facts are checked, in what it computed and in what it printed."""
+"""Run each lesson of the tour once, then check its results and its output."""
 
 import contextlib
 import hashlib
@@ -18,12 +18,12 @@ from torch import nn
 from blitz.config.paths import PROJECT
 
 TOUR = PROJECT / "scripts" / "tour"
-WORDS = ("plane", "car", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
-FOLDERS = ("airplane", "automobile", *WORDS[2:])
+CLASSES = ("plane", "car", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+CLASS_DIRECTORIES = ("airplane", "automobile", *CLASSES[2:])
 
 
 def run(lesson, directory, **constants):
-    """The lesson's variables, with what it printed among them; ``constants`` take the place of its own."""
+    """Return the lesson's variables and its output; ``constants`` replace constants of the lesson."""
     source = (TOUR / lesson).read_text(encoding="utf-8")
     for name in constants:
         source, found = re.subn(rf"^{name} = .*$", f"{name} = given[{name!r}]", source, flags=re.MULTILINE)
@@ -54,7 +54,7 @@ def networks(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def classifier(tmp_path_factory):
-    """Lesson 4 on an image folder made here, large enough for one line of loss; the last batch is not full."""
+    """Run lesson 4 on a generated image folder, large enough for one loss line; the last batch is not full."""
     directory = tmp_path_factory.mktemp("tour")
     image_folder(directory / "data/cifar10-jpeg", train=801, test=5)
     return run("4_classifier.py", directory, DATA=directory / "data")
@@ -62,12 +62,12 @@ def classifier(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def two_epochs(tmp_path_factory):
-    """Lesson 4 for two epochs on an archive made here, in the official one's layout, with checksums to match."""
+    """Run lesson 4 for two epochs on a generated archive in the official layout, with matching checksums."""
     directory = tmp_path_factory.mktemp("tour")
     base = directory / "data/cifar-10-batches-py"
     base.mkdir(parents=True)
     generator = torch.Generator().manual_seed(0)
-    files = {"batches.meta": {"label_names": list(FOLDERS)}}
+    files = {"batches.meta": {"label_names": list(CLASS_DIRECTORIES)}}
     for name in [*(f"data_batch_{i}" for i in range(1, 6)), "test_batch"]:
         labels = (torch.randperm(40, generator=generator) % 10).tolist()
         files[name] = {"data": photographs(labels, generator).flatten(1).numpy(), "labels": labels}
@@ -86,10 +86,10 @@ def two_epochs(tmp_path_factory):
 
 
 def image_folder(path, **images):
-    """So many ``images`` of each class in each split."""
+    """Create an image folder; ``images`` gives the number of images per class for each split."""
     generator = torch.Generator().manual_seed(0)
     for split, n in images.items():
-        for label, name in enumerate(FOLDERS):
+        for label, name in enumerate(CLASS_DIRECTORIES):
             folder = path / split / name
             folder.mkdir(parents=True)
             for i, picture in enumerate(photographs([label] * n, generator)):
@@ -97,7 +97,7 @@ def image_folder(path, **images):
 
 
 def photographs(labels, generator):
-    """Noise, uint8 ``(n, 3, 32, 32)``, with a bright corner whose place and colour tell the class."""
+    """Return noise, uint8 ``(n, 3, 32, 32)``, with a bright corner whose position and colour depend on the class."""
     pictures = torch.randint(0, 130, (len(labels), 3, 32, 32), generator=generator)
     for picture, label in zip(pictures, labels, strict=True):
         picture[label % 3, 8 * (label % 4) :, 2 * label :] += 120
@@ -128,7 +128,7 @@ def test_install_check(tensors):
     assert f"MPS is available: {torch.backends.mps.is_available()}\n" in tensors.printed
 
 
-def test_making_tensors(tensors):
+def test_tensor_creation(tensors):
     assert len(between(tensors.printed, "empty: ", "rand: ").splitlines()) == 5
     drawn = numbers(between(tensors.printed, "rand: ", "zeros: "))
     assert len(drawn) == 15
@@ -137,19 +137,19 @@ def test_making_tensors(tensors):
     assert "tensor: tensor([5.5000, 3.0000])\n" in tensors.printed
 
 
-def test_making_tensors_in_the_image_of_another(tensors):
+def test_tensor_created_from_another(tensors):
     assert tensors.ones.dtype == torch.float64
     assert torch.equal(tensors.ones, torch.ones(5, 3, dtype=torch.float64))
     assert "[1., 1., 1.]], dtype=torch.float64)\nrandn_like: tensor([[" in tensors.printed
     assert tensors.x.dtype == torch.float32
 
 
-def test_size_is_a_tuple(tensors):
+def test_size_unpacks_like_a_tuple(tensors):
     assert isinstance(tensors.x.size(), tuple)
     assert "torch.Size([5, 3])\n5 rows, 3 columns\n" in tensors.printed
 
 
-def test_four_ways_to_add(tensors):
+def test_all_four_additions_are_equal(tensors):
     x = np.array(numbers(between(tensors.printed, "randn_like: ", "torch.Size"))).reshape(5, 3)
     for result in (tensors.by_operator, tensors.by_function, tensors.into_out, tensors.x):
         np.testing.assert_allclose(result.numpy(), x + tensors.y.numpy(), atol=1e-4)
@@ -168,9 +168,9 @@ def test_item_is_a_python_number(tensors):
 
 
 def test_numpy_shares_memory_both_ways(tensors):
-    there = "tensor([2., 2., 2., 2., 2.])\n[2. 2. 2. 2. 2.]\n"
-    back = "[2. 2. 2. 2. 2.]\ntensor([2., 2., 2., 2., 2.], dtype=torch.float64)\n"
-    assert there + back in tensors.printed
+    to_numpy = "tensor([2., 2., 2., 2., 2.])\n[2. 2. 2. 2. 2.]\n"
+    from_numpy = "[2. 2. 2. 2. 2.]\ntensor([2., 2., 2., 2., 2.], dtype=torch.float64)\n"
+    assert to_numpy + from_numpy in tensors.printed
 
 
 def test_across_devices_and_dtypes(tensors):
@@ -182,7 +182,7 @@ def test_across_devices_and_dtypes(tensors):
 # Lesson 2
 
 
-def test_operations_are_recorded(autograd):
+def test_operations_have_a_grad_fn(autograd):
     assert "[1., 1.]], requires_grad=True)\n" in autograd.printed
     assert re.search(r"\[3., 3.\]\], grad_fn=<AddBackward0>\)\n<AddBackward0 object at \w+>\nNone\n", autograd.printed)
     assert "z = tensor([[27., 27.],\n        [27., 27.]], grad_fn=<MulBackward0>)\n" in autograd.printed
@@ -205,7 +205,7 @@ def test_vector_jacobian_product(autograd):
     assert f"\n{answer}2^10 v = {answer}" in autograd.printed
 
 
-def test_leaving_the_record(autograd):
+def test_disabled_gradients(autograd):
     assert autograd.printed.endswith("\nTrue\nTrue\nFalse\nFalse\ntensor(True)\n")
     assert autograd.y.data_ptr() == autograd.x.data_ptr()
 
@@ -247,7 +247,7 @@ def test_chain_of_functions(networks):
 
 
 def test_backward_fills_the_gradient(networks):
-    start = networks.start  # the weights at that backward
+    start = networks.start  # the weights of that backward pass
     loss = nn.functional.mse_loss(start(networks.input), networks.target)
     (gradient,) = torch.autograd.grad(loss, start.conv1.bias)
     assert gradient.abs().max() > 1e-3
@@ -272,10 +272,10 @@ def test_four_optimizers_on_one_problem(networks):
         assert curve[-1] < 1e-3 * curve[0]
         assert f"{name:>8}: loss {curve[0]:.4f} -> {curve[-1]:.1e}\n" in networks.printed
     assert all(losses[name][25] < 0.1 * losses["SGD"][25] for name in ("Nesterov", "Adam", "RMSProp"))
-    assert min(losses["RMSProp"]) < 0.1 * losses["RMSProp"][-1]  # it does not rest
+    assert min(losses["RMSProp"]) < 0.1 * losses["RMSProp"][-1]  # it does not settle
 
 
-def test_plot_of_the_optimizers(networks):
+def test_saved_plot_of_the_optimizers(networks):
     (axes,) = networks.figure.axes
     assert [line.get_ydata().tolist() for line in axes.lines] == list(networks.losses.values())
     assert [label.get_text() for label in axes.texts] == list(networks.losses)
@@ -286,7 +286,7 @@ def test_plot_of_the_optimizers(networks):
 
 
 @pytest.mark.parametrize("lesson", ["classifier", "two_epochs"])
-def test_the_template_ends_with_the_same_weights(lesson, request):
+def test_template_ends_with_the_same_weights(lesson, request):
     lesson = request.getfixturevalue(lesson)
     torch.manual_seed(0)
     before, by_hand, by_template = (
@@ -295,22 +295,22 @@ def test_the_template_ends_with_the_same_weights(lesson, request):
     assert (by_hand - before).abs().max() > 1e-3
     assert torch.equal(by_hand, by_template)
     assert lesson.trainer.global_step == lesson.EPOCHS * -(-len(lesson.trainset) // 4)
-    for what in ("first batch", "weights before training", "weights after training", "counts"):
-        assert f"The same {what}: True\n" in lesson.printed
+    for name in ("first batch", "weights before training", "weights after training", "counts"):
+        assert f"The same {name}: True\n" in lesson.printed
 
 
-def test_the_command_line_ends_with_the_same_weights(tmp_path, train):
+def test_command_line_ends_with_the_same_weights(tmp_path, train):
     image_folder(tmp_path / "cifar10-jpeg", train=9, test=1)
     lesson = run("4_classifier.py", tmp_path, DATA=tmp_path, EPOCHS=2)
     root = f"data.root={tmp_path / 'cifar10-jpeg'}"
-    to_the_bit = ("device=cpu", "seed=0", "channels_last=false", "optimizer.fused=false")
-    folder = train("experiment=cifar10_tutorial", "data=image_folder", root, *to_the_bit)
+    bit_identical = ("device=cpu", "seed=0", "channels_last=false", "optimizer.fused=false")
+    folder = train("experiment=cifar10_tutorial", "data=image_folder", root, *bit_identical)
     state = torch.load(folder / "checkpoints/last.ckpt", weights_only=True)["state_dict"]
     for name, weight in lesson.net.state_dict().items():
         torch.testing.assert_close(state[f"net.{name}"], weight, rtol=0, atol=0)
 
 
-def test_data_is_named(classifier, two_epochs):
+def test_data_source_is_printed(classifier, two_epochs):
     data = classifier.directory / "data"
     assert classifier.printed.startswith(f"ImageFolder in {data / 'cifar10-jpeg'}: 8010 + 50 images\n")
     assert two_epochs.printed.startswith(f"CIFAR10 in {two_epochs.directory / 'data'}: 200 + 40 images\n")
@@ -323,10 +323,10 @@ def test_images_are_in_minus_one_to_one(classifier):
 
 
 def test_loss_lines(classifier, two_epochs):
-    """The tutorial's form; the loop's line and the template's are the same."""
+    """The loop and the template print the same line, in the tutorial's format."""
     first, second = re.findall(r"^\[1,  2000\] loss: (\d\.\d{3})$", classifier.printed, re.MULTILINE)
     assert first == second
-    assert float(first) < 2.303  # ln 10, where a guess stands
+    assert float(first) < 2.303  # ln 10: the loss of a uniform guess
     assert "loss: " not in two_epochs.printed
 
 
@@ -335,11 +335,11 @@ def test_ground_truth_and_predictions_of_four_images(lesson, request):
     lesson = request.getfixturevalue(lesson)
     images, labels = zip(*(lesson.testset[i] for i in range(4)), strict=True)
     logits = lesson.task.net(torch.stack(images))
-    truth, guesses = (" ".join(f"{WORDS[i]:>5}" for i in row) for row in (labels, logits.argmax(1)))
+    truth, guesses = (" ".join(f"{CLASSES[i]:>5}" for i in row) for row in (labels, logits.argmax(1)))
     assert f"\nGroundTruth: {truth}\nPredicted:   {guesses}\n" in lesson.printed
 
 
-def test_classes_of_a_folder_take_turns(classifier):
+def test_classes_of_an_image_folder_alternate(classifier):
     assert "\nGroundTruth: plane   car  bird   cat\n" in classifier.printed
 
 
@@ -354,7 +354,7 @@ def test_accuracy_by_class(lesson, request):
     assert lesson.correct.tolist() == correct
     assert sum(total) == len(lesson.testset)
     assert f"on the {sum(total)} test images: {100 * sum(correct) / sum(total):.0f} %\n" in lesson.printed
-    for word, right, count in zip(WORDS, correct, total, strict=True):
+    for word, right, count in zip(CLASSES, correct, total, strict=True):
         assert f"\nAccuracy of {word:>5} : {100 * right / count:2.0f} %\n" in lesson.printed
 
 
@@ -362,15 +362,15 @@ def test_the_network_has_learned(classifier):
     assert classifier.correct.sum() > 0.5 * classifier.total.sum()
 
 
-def test_pictures_of_the_classifier(classifier):
+def test_saved_images_of_the_classifier(classifier):
     for name in ("training_images.png", "test_images.png"):
         assert plt.imread(classifier.directory / "logs/tour" / name).shape == (345, 1200, 4)
     right = "#2a9d8f"
-    assert [colour == right for colour in classifier.colours] == [caption in WORDS for caption in classifier.captions]
+    assert [colour == right for colour in classifier.colours] == [caption in CLASSES for caption in classifier.captions]
 
 
 def test_classifier_on_real_images(cifar10_folder, tmp_path):
-    for name in FOLDERS:
+    for name in CLASS_DIRECTORIES:
         for split, n in (("train", 12), ("test", 3)):
             (tmp_path / "cifar10-jpeg" / split / name).mkdir(parents=True)
             for path in sorted((cifar10_folder / split / name).glob("*.jpg"))[:n]:
@@ -381,7 +381,7 @@ def test_classifier_on_real_images(cifar10_folder, tmp_path):
     assert lesson.total.tolist() == [3] * 10
 
 
-def test_without_data_and_network_one_line_says_what_to_do(tmp_path, monkeypatch):
+def test_missing_data_without_network_exits_with_one_line_of_advice(tmp_path, monkeypatch):
     monkeypatch.setattr("torchvision.datasets.CIFAR10.url", "http://127.0.0.1:9/cifar-10-python.tar.gz")
     with pytest.raises(SystemExit) as stop:
         run("4_classifier.py", tmp_path, DATA=tmp_path / "data")
@@ -406,7 +406,7 @@ def test_without_data_and_network_one_line_says_what_to_do(tmp_path, monkeypatch
         (8, [4, 4, 4, 4, 4, 4, 4, 2], [2, 2, 2, 2, 2]),
     ],
 )
-def test_table_of_sizes(parallelism, devices, full, rest):
+def test_sizes_of_the_slices(parallelism, devices, full, rest):
     tables = re.split(r"Let's use \d .*!\n", parallelism.printed.split("The whole batch")[0])
     printed = tables[[1, 2, 3, 8].index(devices)].splitlines()
 
@@ -421,7 +421,7 @@ def test_table_of_sizes(parallelism, devices, full, rest):
     assert printed == expected
 
 
-def test_devices_are_named(parallelism):
+def test_devices_are_printed(parallelism):
     gpus = torch.cuda.device_count()
     names = [f"{n} GPUs" if n <= gpus else f"{n} replicas on the CPU" for n in (2, 3, 8)]
     assert re.findall(r"Let's use (.*)!\n", parallelism.printed) == names
@@ -435,7 +435,7 @@ def test_slices_join_to_the_same_output(parallelism):
 # All lessons
 
 
-def test_files_named_in_the_tour_exist():
+def test_paths_in_the_tour_exist():
     texts = [path.read_text(encoding="utf-8") for path in [*TOUR.glob("*.py"), PROJECT / "docs/tour.md"]]
     named = {name for text in texts for name in re.findall(r"`((?:src|configs|docs|scripts)/[\w/.]*)`", text)}
     assert len(named) > 10
