@@ -1,6 +1,6 @@
-# Needs Python >= 3.11, make and git. Every target sets .venv up first, where it is not there or the lock has changed.
-#   make train ARGS="experiment=mnist"     overrides are passed on
-#   make train TORCH_BACKEND=cpu           another build of torch (cpu, cu126, rocm6.4, auto, ...: uv's torch backends)
+# Needs Python 3.11 to 3.13, make and git. Most targets first create .venv, or update it if requirements.lock has changed.
+#   make train ARGS="experiment=mnist"     pass overrides to blitz-train
+#   make train TORCH_BACKEND=cpu           install another build of torch (cpu, cu126, rocm6.4, auto, ...: uv's torch backends)
 UV_VERSION := 0.13.9
 LOGS ?= logs
 
@@ -12,7 +12,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 endif
 
-# The lock's hashes belong to the default builds of torch. Another backend keeps the lock's versions, without their hashes.
+# The hashes in the lock are those of torch's default builds. Another backend uses the same versions, without hashes.
 UV_INSTALL = $(BIN)/python -m uv pip install --python .venv --compile-bytecode
 ifdef TORCH_BACKEND
 LOCKED = $(UV_INSTALL) --torch-backend $(TORCH_BACKEND) --no-verify-hashes --constraint requirements.lock ".[dev]"
@@ -23,37 +23,37 @@ endif
 .DEFAULT_GOAL := help
 .PHONY: help train test lint tour dashboard bench doctor lock clean
 
-help:  ## this list
+help:  ## print this list
 	@$(PYTHON) -c "import re; [print(f'make {t:<10} {d}') for t, d in re.findall(r'^(\w+):.*?## (.*)', open('Makefile').read(), re.M)]"
 
-train: .venv/ready  ## train; ARGS="data=mnist optimizer=adam" passes overrides on
+train: .venv/ready  ## train and test a model; ARGS="data=mnist optimizer=adam" passes overrides
 	$(BIN)/blitz-train $(ARGS)
 
-test: lint  ## lint, types and the whole test suite; ARGS="-k digits" selects
+test: lint  ## run make lint and all tests; ARGS="-k digits" selects tests
 	$(BIN)/python -m pytest -n auto --dist loadfile $(ARGS)
 
-lint: .venv/ready  ## ruff, mypy, and the list of private names that src/ uses
+lint: .venv/ready  ## run ruff and mypy, and list the private names of libraries that src/ uses
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python scripts/private_names.py
 
-tour: .venv/ready  ## the tutorial, lesson by lesson; its pictures are in logs/tour/
+tour: .venv/ready  ## run the tutorial's lessons; their plots are saved in logs/tour/
 	@for lesson in scripts/tour/*.py; do printf '\n%s\n\n' $$lesson; $(BIN)/python $$lesson || exit 1; done
 
-dashboard: .venv/ready  ## TensorBoard on logs/
+dashboard: .venv/ready  ## start TensorBoard on logs/
 	$(BIN)/tensorboard --logdir $(LOGS)
 
-bench: .venv/ready  ## how fast it is against its peers; ARGS=--quick takes under two minutes
+bench: .venv/ready  ## measure the speed against other training loops; ARGS=--quick takes less than two minutes
 	$(BIN)/python scripts/benchmark.py $(ARGS)
 
-doctor: .venv/ready  ## a short run on every device of this machine: does it work, how fast, does it learn the same
+doctor: .venv/ready  ## make a short run on every device of this machine and compare the results
 	$(BIN)/blitz-doctor
 
-lock: .venv/ready  ## pin anew what pyproject.toml asks for
+lock: .venv/ready  ## update requirements.lock from pyproject.toml
 	$(BIN)/python -m uv pip compile pyproject.toml --extra dev --universal --generate-hashes --python-version 3.11 --no-header --upgrade -o requirements.lock
 
-clean:  ## remove .venv and caches; never data/ or logs/
+clean:  ## remove .venv and caches, but not data/ or logs/
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache
 
 .venv/ready: requirements.lock pyproject.toml Makefile
