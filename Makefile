@@ -1,4 +1,4 @@
-# Needs Python 3.11 to 3.13, make and git. Most targets first create .venv, or update it if requirements.lock has changed.
+# Needs Python 3.11 to 3.13, make and git. Most targets first create .venv, or update it if the lock, pyproject.toml or this file changed.
 #   make train ARGS="experiment=mnist"     pass overrides to blitz-train
 #   make train TORCH_BACKEND=cpu           install another build of torch (cpu, cu126, rocm6.4, auto, ...: uv's torch backends)
 UV_VERSION := 0.13.9
