@@ -87,6 +87,14 @@ def test_examples_pass_the_linters(command, project):
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+def test_examples_use_no_private_names_of_libraries(project):
+    environment = os.environ | {"PYTHONPATH": str(project / "src")}
+    command = [sys.executable, PROJECT / "scripts" / "private_names.py"]
+    listed = subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True, timeout=300).stdout
+    assert "private names of libraries" in listed
+    assert [name for body in SECTIONS.values() for name in files(body) if name in listed] == []
+
+
 @pytest.mark.parametrize("name", COMMANDS)
 def test_command_of_the_example_finishes_a_run(name, examples):
     run = examples.directory / name.replace(" ", "_")
