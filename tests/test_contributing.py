@@ -47,6 +47,8 @@ def project(tmp_path_factory):
     for name in ("src", "configs"):
         shutil.copytree(PROJECT / name, path / name, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(PROJECT / "pyproject.toml", path)
+    if (PROJECT / ".mypy_cache").is_dir():  # left by `make lint`; without it mypy takes 13 s longer
+        shutil.copytree(PROJECT / ".mypy_cache", path / ".mypy_cache")
     for body in SECTIONS.values():
         for name, content in files(body).items():
             assert not (path / name).exists(), f"{name} exists already"
