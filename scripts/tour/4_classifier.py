@@ -19,6 +19,7 @@ from torchvision import transforms
 from torchvision.datasets import CIFAR10, ImageFolder
 from torchvision.utils import make_grid
 
+from blitz import terminal
 from blitz.config.paths import CONFIGS, PROJECT
 from blitz.config.schema import register
 from blitz.data.seeding import generator
@@ -207,6 +208,7 @@ print("Finished training")
 # sets how often a line is printed (`src/blitz/callback/progress.py`).
 
 # %%
+terminal.silence_lightning()  # hide its notes, so that the lines of both loops are easy to compare
 trainer = build.trainer(config)
 trainer.fit(task, data)
 
@@ -257,9 +259,8 @@ for name, right, count in zip(CLASSES, correct, total, strict=True):
 # %%
 trainer.test(task, data, verbose=False)
 header, *rows = task.report("test").tables["per_class"]
-print(header)
-for row in rows:
-    print(row)
+for name, count, right, accuracy in (header, *rows):
+    print(f"{name:>12} {count:>7} {right:>8} {accuracy:>9}")
 
 counts = [(count, right) for _, count, right, _ in rows]
 print("The same counts:", counts == list(zip(total.tolist(), correct.tolist(), strict=True)))
