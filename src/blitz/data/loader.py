@@ -1,4 +1,4 @@
-"""Batches: an index into a split that lives on the device, or worker processes where it is too large for that."""
+"""Batch loader: indexes a split that lies on the device, or has worker processes fetch a split that does not fit."""
 
 import os
 import signal
@@ -14,13 +14,13 @@ from blitz.data.augment import Augmentation
 from blitz.data.seeding import generator
 from blitz.data.transforms import normalize
 
-GROUP = 128  # images prepared at once, where batches are smaller: of 4 images a call takes longer than what it does
+GROUP = 128  # images prepared together if batches are smaller: for 4 images a call costs more than its work
 
 
 class Images(Protocol):
-    """What a uint8 tensor ``(n, channels, size, size)`` is, and what decodes its images when they are asked for.
+    """Images of a split: a uint8 tensor ``(n, channels, size, size)``, or an object that decodes them on demand.
 
-    The latter also has ``checksum() -> bytes``, which tells the data from other data without decoding it.
+    The latter also has ``checksum() -> bytes``, a digest of the data that needs no decoding.
     """
 
     def __len__(self) -> int: ...
@@ -29,10 +29,10 @@ class Images(Protocol):
 
 
 class Split(NamedTuple):
-    """``images``: uint8 ``(m, channels, size, size)``; ``labels``: int64 ``(n,)``.
+    """``images``: uint8 ``(m, channels, height, width)``; ``labels``: int64 ``(n,)``.
 
-    ``rows``, int64 ``(n,)``, says which of the images are the split's: training and validation are two parts of one
-    tensor, and no copies of it. None: all of them, in their order.
+    ``rows``, int64 ``(n,)``, selects the split's images, so that training and validation share one tensor without a
+    copy. None selects all of them in their order.
     """
 
     images: Images
@@ -40,7 +40,7 @@ class Split(NamedTuple):
     rows: Tensor | None = None
 
     def take(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """uint8 images and labels of the split's ``rows``."""
+        """Return the uint8 images and the labels of these ``rows`` of the split."""
         labels = self.labels[rows]
         rows = rows if self.rows is None else self.rows[rows]
         # index_select copies whole images, three times as fast as indexing.
@@ -48,21 +48,33 @@ class Split(NamedTuple):
         return images, labels
 
 
+class Group(NamedTuple):
+    """This process's parts of consecutive batches, which are fetched and prepared together.
+
+    ``sizes`` is the number of images in each part; ``rows``, int64, are their rows in the split. If all parts are empty
+    one row stands in: the batches need a shape, and undecoded files have none.
+    """
+
+    rows: Tensor
+    sizes: list[int]
+
+
 class Loader:
-    """Batches ``(images, labels)``: float32 ``(b, channels, size, size)`` and int64 ``(b,)``, on ``device``.
+    """Yield batches ``(images, labels)``: float32 ``(b, channels, size, size)`` and int64 ``(b,)``, on ``device``.
 
-    Order and augmentation are a function of ``(seed, epoch)`` alone, and the same however the images are fetched.
-    Lightning tells the epoch through ``sampler.set_epoch``, as it does for a DataLoader with a distributed sampler, and
-    keeps ``state_dict`` in its checkpoints: how many batches of the epoch have been handed out.
+    Order and augmentation are a function of ``(seed, epoch)`` alone, however the images are fetched. Lightning sets the
+    epoch through ``sampler.set_epoch``, as it does for a DataLoader with a distributed sampler. It saves ``state_dict``
+    in its checkpoints: the number of batches that the epoch has yielded.
 
-    Of several processes each yields its part of the batches that one process would yield: neighbours, as even as can
-    be, the first processes taking the odd ones. All yield the same number of batches, so that of an epoch's last one,
-    where it has fewer images than there are processes, some yield none.
+    With several processes, each yields its part of the batches that a single process would yield. A part is a
+    contiguous slice; parts differ by at most one image, and the first ranks take the larger ones. All processes yield
+    the same number of batches. Therefore a part of an epoch's last batch may be empty: see ``weight`` and ``is_empty``.
 
     Args:
-        batch_size: of all processes together.
-        rank: which of the ``world_size`` processes this is.
-        workers: processes that fetch the images; with 0 an index does, and the split is best on ``device`` already.
+        batch_size: number of images in a batch of all processes together.
+        rank: index of this process among ``world_size`` processes.
+        workers: number of processes that fetch the images. With 0 this process indexes the split, which should then be
+            on ``device`` already.
     """
 
     def __init__(
@@ -90,19 +102,8 @@ class Loader:
         self.augment = augment
         self.epoch = 0
         self._taken = self._start = 0
-        self._sampler = _Rows()
-        self._workers = None
-        if workers:  # they live as long as the loader, and each fetches whole batches
-            self._workers = DataLoader(
-                _Dataset(split),
-                sampler=self._sampler,
-                batch_size=None,
-                num_workers=workers,
-                pin_memory=self.device.type == "cuda",
-                persistent_workers=True,
-                generator=torch.Generator(),  # of its own: it would take a number of the global one each epoch
-                worker_init_fn=_deaf,
-            )
+        self._rows = _Rows()
+        self._workers = self._start_workers(workers) if workers else None
 
     @property
     def sampler(self) -> "Loader":
@@ -116,78 +117,97 @@ class Loader:
         self.epoch = epoch
 
     def state_dict(self) -> dict[str, int]:
+        """Return ``{"taken": n}``: the number of batches that the current epoch has yielded."""
         return {"taken": self._taken}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
+        """Skip the first ``state["taken"]`` batches of the next iteration."""
         self._start = state["taken"]
 
     def __len__(self) -> int:
         return -(-len(self.split.labels) // self.batch_size)
 
     def weight(self, index: int) -> float:
-        """What this process's mean over its images of batch ``index`` counts in the mean over the processes.
+        """Return the weight of this process's mean over its part of batch ``index``, in the mean over all processes.
 
-        That mean of means, so weighed, is the mean over the batch, however uneven its parts are.
+        The weighted mean over the processes is then the mean over the batch, however uneven the parts are. An empty
+        part has weight 0.
         """
         images = min(self.batch_size, len(self.split.labels) - index * self.batch_size)
-        ours = images // self.world_size + (self.rank < images % self.world_size)
-        return self.world_size * ours / images
+        part = images // self.world_size + (self.rank < images % self.world_size)
+        return self.world_size * part / images
+
+    def is_empty(self, batch: tuple[Tensor, Tensor]) -> bool:
+        """Return whether this process's part of a yielded batch holds no image."""
+        return len(batch[1]) == 0
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        # A generator, so that nothing is drawn before the first batch: Lightning sets the epoch after it calls iter().
-        n = len(self.split.labels)
-        draws = [a.draw(n, self.seed + i, self.epoch).to(self.device) for i, a in enumerate(self.augment)]
+        # A generator draws nothing before its first batch: Lightning sets the epoch after it calls iter().
         self._taken, self._start = self._start, 0
-        size = max(1, GROUP // self.batch_size)
-        done, skip = divmod(self._taken, size)  # groups begin where they do in a whole epoch
-        batches = self._batches()[done * size :]
-        groups = [batches[first : first + size] for first in range(0, len(batches), size)]
-        ours = [[batch.tensor_split(self.world_size)[self.rank] for batch in group] for group in groups]
-        # Where there is nothing to yield one image is fetched all the same: files that are not read have no shape.
-        rows = [torch.cat(part) for part in ours]
-        rows = [here if len(here) else group[0][:1] for here, group in zip(rows, groups, strict=True)]
-        for part, here, (images, labels) in zip(ours, rows, self._fetch(rows), strict=True):
-            for augmentation, drawn in zip(self.augment, draws, strict=True):
-                images = augmentation.apply(images, drawn[here])
-            sizes = [len(batch) for batch in part]
-            images, labels = normalize(images, self.mean, self.std)[: sum(sizes)], labels[: sum(sizes)]
-            for pair in list(zip(torch.split(images, sizes), torch.split(labels, sizes), strict=True))[skip:]:
+        draws = self._draws()
+        groups = self._plan()
+        for group, fetched in zip(groups, self._fetch(groups), strict=True):
+            for batch in self._prepare(group, *fetched, draws):
                 self._taken += 1
-                yield pair
-            skip = 0
+                yield batch
 
-    def _batches(self) -> Sequence[Tensor]:
-        """The epoch's batches, as rows of the split."""
+    def _draws(self) -> list[Tensor]:
+        """Return the epoch's random parameters of each augmentation, one row per image of the split."""
+        n = len(self.split.labels)
+        return [a.draw(n, self.seed + i, self.epoch).to(self.device) for i, a in enumerate(self.augment)]
+
+    def _plan(self) -> list[Group]:
+        """Return the groups that are left of the epoch."""
+        size = max(1, GROUP // self.batch_size)
+        batches = torch.split(self._order(), self.batch_size)[self._taken :]
+        groups = []
+        for first in range(0, len(batches), size):
+            parts = [batch.tensor_split(self.world_size)[self.rank] for batch in batches[first : first + size]]
+            rows, sizes = torch.cat(parts), [len(part) for part in parts]
+            groups.append(Group(rows if len(rows) else batches[first][:1], sizes))
+        return groups
+
+    def _order(self) -> Tensor:
+        """Return the rows of the split in the epoch's order."""
         n = len(self.split.labels)
         rng = generator(self.seed, "order", self.epoch)
-        order = torch.randperm(n, generator=rng) if self.shuffle else torch.arange(n)
-        return torch.split(order.to(self.device), self.batch_size)
+        return (torch.randperm(n, generator=rng) if self.shuffle else torch.arange(n)).to(self.device)
 
-    def _fetch(self, rows: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
+    def _fetch(self, groups: Sequence[Group]) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield the uint8 images and the labels of each group's rows, on the device."""
         if self._workers is None:
-            return (self.split.take(here) for here in rows)
-        self._sampler.rows = [here.cpu() for here in rows]
-        return ((x.to(self.device, non_blocking=True), y.to(self.device, non_blocking=True)) for x, y in self._workers)
+            yield from (self.split.take(group.rows) for group in groups)
+            return
+        self._rows.rows = [group.rows.cpu() for group in groups]
+        for images, labels in self._workers:
+            yield images.to(self.device, non_blocking=True), labels.to(self.device, non_blocking=True)
 
+    def _prepare(
+        self, group: Group, images: Tensor, labels: Tensor, draws: Sequence[Tensor]
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Return the group's batches, augmented and normalized."""
+        for augmentation, drawn in zip(self.augment, draws, strict=True):
+            images = augmentation.apply(images, drawn[group.rows])
+        n = sum(group.sizes)
+        images, labels = normalize(images, self.mean, self.std)[:n], labels[:n]
+        return zip(torch.split(images, group.sizes), torch.split(labels, group.sizes), strict=True)
 
-def _deaf(_: int) -> None:
-    """Schedulers and terminals send signals to workers too, which are to fetch on until the run has been saved."""
-    for name in ("SIGINT", "SIGHUP", "SIGUSR1", "SIGUSR2"):
-        if hasattr(signal, name):
-            signal.signal(getattr(signal, name), signal.SIG_IGN)
-    if hasattr(signal, "sigwaitinfo"):  # by SIGTERM torch ends them; elsewhere by anybody's
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-        threading.Thread(target=_end_by_parent, daemon=True).start()
-
-
-def _end_by_parent() -> None:
-    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
-        pass
-    os._exit(0)
+    def _start_workers(self, workers: int) -> DataLoader[tuple[Tensor, Tensor]]:
+        """Return a DataLoader over whole groups whose processes live as long as this loader."""
+        return DataLoader(
+            _Dataset(self.split),
+            sampler=self._rows,
+            batch_size=None,
+            num_workers=workers,
+            pin_memory=self.device.type == "cuda",
+            persistent_workers=True,
+            generator=torch.Generator(),  # its own: otherwise each epoch draws a number from the global one
+            worker_init_fn=ignore_signals,
+        )
 
 
 class _Rows(Sampler[Tensor]):
-    """The rows of each batch of the epoch at hand."""
+    """The rows of each group of the current epoch."""
 
     rows: Sequence[Tensor] = ()
 
@@ -201,3 +221,22 @@ class _Dataset(Dataset[tuple[Tensor, Tensor]]):
 
     def __getitem__(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         return self.split.take(rows)
+
+
+def ignore_signals(_: int) -> None:
+    """Keep a worker fetching until the run is saved: schedulers and terminals also send their signals to workers.
+
+    torch ends workers by SIGTERM, so this signal still works if it comes from the parent process.
+    """
+    for name in ("SIGINT", "SIGHUP", "SIGUSR1", "SIGUSR2"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
+    if hasattr(signal, "sigwaitinfo"):  # elsewhere the sender is unknown, and SIGTERM from anyone ends the worker
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        threading.Thread(target=_exit_when_parent_terminates, daemon=True).start()
+
+
+def _exit_when_parent_terminates() -> None:
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
+        pass
+    os._exit(0)
