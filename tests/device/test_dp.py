@@ -19,6 +19,7 @@ from torchmetrics.classification import MulticlassAccuracy
 
 from blitz.device import dp
 from blitz.device.dp import CudaDataParallel, DataParallelStrategy, VirtualDataParallel
+from blitz.errors import UserError
 
 SAMPLES, BATCH = 29, 8  # three full batches and one of 5, which splits 3 + 2 over 2 devices and 2 + 2 + 1 over 3
 TOLERANCE = {torch.float32: 1e-6, torch.float64: 1e-14}
@@ -108,6 +109,13 @@ def trainer(devices: int | list[int], epochs: int = 2, **kwargs: Any) -> Trainer
         "log_every_n_steps": 1,
     }
     return Trainer(**quiet | options | kwargs)
+
+
+def listing(*devices: str) -> DataParallelStrategy:
+    """A strategy with these devices, whatever the Trainer's are."""
+    strategy = DataParallelStrategy()
+    strategy.parallel_devices = [torch.device(device) for device in devices]
+    return strategy
 
 
 def sizes(net: nn.Module) -> list[int]:
@@ -224,7 +232,7 @@ def test_no_gradients_where_the_caller_wants_none() -> None:
 
 
 def test_replicas_must_be_positive() -> None:
-    with pytest.raises(ValueError, match="at least 1, got 0"):
+    with pytest.raises(UserError, match="replicas=0: not a valid number; expected a whole number >= 1"):
         VirtualDataParallel(Net(), 0)
 
 
@@ -323,6 +331,15 @@ def test_the_net_is_itself_for_everyone_else() -> None:
     assert task.copied(x).abs().max() > 0
 
 
+def test_hooks_of_the_net_see_each_shard_and_the_whole_batch() -> None:
+    """Those of its layers see the shards alone, as in nn.DataParallel."""
+    net, seen = Net(), []
+    net.register_forward_hook(lambda module, args, output: seen.append(("net", len(output))))
+    net.head.register_forward_hook(lambda module, args, output: seen.append(("head", len(output))))
+    trainer(2, epochs=1, limit_train_batches=1).fit(Task(net), loader())
+    assert seen == [("head", 4), ("net", 4)] * 2 + [("net", 8)]
+
+
 def test_a_failed_run_leaves_a_plain_net() -> None:
     class Broken(Net):
         def forward(self, x: Tensor) -> Tensor:
@@ -332,13 +349,13 @@ def test_a_failed_run_leaves_a_plain_net() -> None:
     with pytest.raises(RuntimeError, match="broken net"):
         trainer(2).fit(task, loader())
     assert type(task.net) is Broken
+    assert "forward" not in vars(task.net)
 
 
-def test_replicas_share_a_single_device_when_asked_to() -> None:
-    for replicas, expected in ((1, [8, 8, 8, 5]), (2, [4, 4, 4, 4, 4, 4, 3, 2])):
-        task = make_task()
-        trainer(1, epochs=1, strategy=DataParallelStrategy(replicas=replicas)).fit(task, loader())
-        assert sizes(task.net) == expected
+def test_replicas_share_a_device_that_is_listed_twice() -> None:
+    task = make_task()
+    trainer(1, epochs=1, strategy=listing("cpu", "cpu")).fit(task, loader())
+    assert sizes(task.net) == [4, 4, 4, 4, 4, 4, 3, 2]
 
 
 # -- checkpoints ---------------------------------------------------------------------------------------------------
@@ -379,15 +396,13 @@ def test_a_checkpoint_has_the_keys_of_one_device(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"num_nodes": 2}, r"one node, got num_nodes=2; use device=ddp"),
-        ({"sync_batchnorm": True}, r"sync_batchnorm=True.* use device=ddp"),
+        ({"num_nodes": 2}, r"trainer.num_nodes=2: dp runs on one machine; expected 1, or device=ddp"),
+        ({"sync_batchnorm": True}, r"trainer.sync_batchnorm=true: .*; expected device=ddp"),
         ({"devices": 1}, r"at least two devices, got 1; raise trainer.devices, or use device=gpu or cpu"),
-        ({"strategy": DataParallelStrategy(replicas=3)}, r"replicas=3 for 2 devices; choose 2, or 1 or more on one"),
-        ({"strategy": DataParallelStrategy(replicas=0), "devices": 1}, r"replicas=0 for 1 devices; choose 1"),
     ],
 )
 def test_the_trainer_refuses(options: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match=message) as error:
+    with pytest.raises(UserError, match=message) as error:
         trainer(**{"devices": 2, "strategy": DataParallelStrategy()} | options)
     assert "\n" not in str(error.value)
 
@@ -397,7 +412,7 @@ def test_several_processes_are_refused() -> None:
         def world_size(self) -> int:
             return 2
 
-    with pytest.raises(ValueError, match="one process for all devices, got 2; start one, or use device=ddp"):
+    with pytest.raises(UserError, match="one process for all devices, got 2; expected one, or device=ddp"):
         trainer(2, plugins=[Two()])
 
 
@@ -418,12 +433,12 @@ def compiled_forward(task: Task) -> Task:
 
 @pytest.mark.parametrize("form", [compiled_in_place, compiled_net, compiled_forward])
 def test_a_compiled_net_is_refused(form: Any) -> None:
-    with pytest.raises(ValueError, match=r"cannot copy a compiled 'net'; .*use device=ddp"):
+    with pytest.raises(UserError, match=r"dp cannot copy a compiled 'net'; .*or device=ddp"):
         trainer(2).fit(form(make_task()), loader())
 
 
 def test_a_task_without_the_net_is_refused() -> None:
-    with pytest.raises(ValueError, match="no submodule 'backbone' in Task; set module= to one of: net, train_acc"):
+    with pytest.raises(UserError, match="module=backbone: no submodule of Task; expected one of net, train_acc"):
         trainer(2, strategy=DataParallelStrategy("backbone")).fit(make_task(), loader())
 
 
@@ -442,14 +457,14 @@ def two_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_check_balance", lambda device_ids: None)
 
     def scatter_kwargs(args: Any, kwargs: Any, device_ids: list[int], dim: int) -> Any:
-        return tuple(zip(*dp._split((args, kwargs), len(device_ids)), strict=True))
+        return tuple(zip(*dp.scatter((args, kwargs), len(device_ids)), strict=True))
 
     def replicate(net: nn.Module, device_ids: list[int], detach: bool) -> list[nn.Module]:
-        return [dp._replica(net, own_buffers=index == 0) for index in device_ids]
+        return [dp.replicate(net, own_buffers=index == 0) for index in device_ids]
 
     monkeypatch.setattr(module, "scatter_kwargs", scatter_kwargs)
     monkeypatch.setattr(module, "replicate", replicate)
-    monkeypatch.setattr(module, "gather", lambda outputs, device, dim: dp._join(outputs))
+    monkeypatch.setattr(module, "gather", lambda outputs, device, dim: dp.gather(outputs))
     monkeypatch.setattr("torch.accelerator.is_available", lambda: True)
     monkeypatch.setattr("torch.accelerator.current_accelerator", lambda: torch.device("cpu"))
     monkeypatch.setattr("torch.accelerator.current_stream", lambda device: nullcontext())
@@ -461,23 +476,23 @@ def on_cpu(parallel: CudaDataParallel) -> CudaDataParallel:
     return parallel
 
 
-def test_gpus_get_data_parallel(two_gpus: None) -> None:
+def test_gpus_get_data_parallel(two_gpus: None, monkeypatch: pytest.MonkeyPatch) -> None:
     run = trainer(2, accelerator="gpu")
     assert run.strategy.root_device == torch.device("cuda", 0)
     assert (run.num_devices, run.world_size, run.global_rank) == (2, 1, 0)
     task = make_task()
-    run.strategy._setup_model(task)
-    parallel = vars(task.net)["_parallel"]
+    monkeypatch.setattr(DataParallelStrategy, "model_to_device", lambda strategy: None)
+    run.strategy.connect(task)
+    run.strategy.setup(run)
+    parallel = task.net.forward.parallel
     assert isinstance(parallel, nn.DataParallel)
     assert (parallel.device_ids, parallel.output_device) == ([0, 1], 0)
     assert parallel.module is task.net
 
 
-def test_one_gpu_must_be_asked_for(two_gpus: None) -> None:
-    with pytest.raises(ValueError, match="at least two devices, got 1"):
+def test_one_gpu_is_refused(two_gpus: None) -> None:
+    with pytest.raises(UserError, match="at least two devices, got 1"):
         trainer([0], accelerator="gpu")
-    run = trainer([1], accelerator="gpu", strategy=DataParallelStrategy(replicas=1))
-    assert run.strategy.root_device == torch.device("cuda", 1)
 
 
 def test_fit_on_gpus_equals_one_device(two_gpus: None, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -516,13 +531,12 @@ def test_threads_keep_the_mode_they_are_called_in(two_gpus: None, mode: str) -> 
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-@pytest.mark.parametrize("replicas", [1, 3])
-def test_one_real_gpu_equals_itself(replicas: int) -> None:
+def test_replicas_on_one_real_gpu_equal_it() -> None:
     ours, reference = make_task(), make_task()
-    strategy = DataParallelStrategy(replicas=replicas)
+    strategy = listing("cuda:0", "cuda:0", "cuda:0")
     trainer([0], accelerator="gpu", precision="64-true", strategy=strategy).fit(ours, loader(), loader())
     trainer(1, accelerator="gpu", precision="64-true").fit(reference, loader(), loader())
-    assert len(ours.net.seen) == len(reference.net.seen) * replicas
+    assert len(ours.net.seen) == len(reference.net.seen) * 3
     assert difference(ours, reference) <= 1e-12
 
 

@@ -49,7 +49,7 @@ class Split(NamedTuple):
 
 
 class Group(NamedTuple):
-    """This process's parts of consecutive batches, which are fetched and prepared together.
+    """Parts of consecutive batches that this process fetches and prepares together.
 
     ``sizes`` is the number of images in each part; ``rows``, int64, are their rows in the split. If all parts are empty
     one row stands in: the batches need a shape, and undecoded files have none.

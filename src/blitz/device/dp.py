@@ -1,165 +1,163 @@
-"""Data parallelism in one process: each batch is split over replicas of the net, and their outputs are joined.
+"""Data parallelism in one process: split each batch over replicas of the network, and join their outputs.
 
-Only the net is replicated. Loss, metrics and logging see the whole batch, so gradients equal those of one device. The
-mean of the shards' losses would not do: it gives the samples of a smaller shard (30 over 8 devices: seven of 4, one of
-2) more weight.
+Only the network is replicated. Loss, metrics and logging see the whole batch, so the gradients equal those of one
+device. The mean of the shards' losses would not do: it gives the samples of a smaller shard more weight (30 samples on
+8 devices are seven shards of 4 and one of 2).
 
-What differs from one device by nature: BatchNorm normalises each shard by itself (and raises for a shard of one sample,
-as of 5 over 3 devices) and keeps the running statistics of the first; dropout draws one mask per shard.
+Two things differ from one device by nature. BatchNorm normalizes each shard by itself, raises for a shard of one sample
+(5 samples on 3 devices), and keeps the running statistics of the first shard. Dropout draws one mask per shard.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
+from lightning import Trainer
 from lightning.pytorch.strategies import ParallelStrategy
 from torch import Tensor, nn
-from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from blitz.errors import UserError
 
 
 class VirtualDataParallel(nn.Module):
-    """``nn.DataParallel`` without GPUs: ``replicas`` copies of ``module`` on its own device, one after the other.
+    """``nn.DataParallel`` without GPUs: run ``replicas`` copies of ``module`` one after the other, on its own device.
 
-    As there, ``torch.chunk`` splits tensors along dimension 0 (a small batch may use fewer replicas), other arguments
-    go to all; scalar outputs are joined to a vector; gradients sum into the module's parameters; the first replica
-    writes to the module's buffers, and whatever else a forward pass changes is lost.
+    As in ``nn.DataParallel``, ``torch.chunk`` splits tensors along dimension 0, so a small batch may use fewer
+    replicas. Other arguments go to every replica. Scalar outputs are joined to a vector. Gradients sum into the
+    module's parameters. The first replica updates the module's buffers; all other assignments in ``forward`` are lost.
     """
 
     def __init__(self, module: nn.Module, replicas: int) -> None:
         super().__init__()
         if replicas < 1:
-            raise UserError(f"replicas must be at least 1, got {replicas}")
+            raise UserError(f"replicas={replicas}: not a valid number; expected a whole number >= 1")
         self.module = module
         self.replicas = replicas
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        shards = _split((args, kwargs), self.replicas)
-        replicas = [_replica(self.module, own_buffers=index == 0) for index in range(len(shards))]
-        return _join([replica(*args, **kwargs) for replica, (args, kwargs) in zip(replicas, shards, strict=True)])
+        shards = scatter((args, kwargs), self.replicas if args or kwargs else 1)
+        replicas = [replicate(self.module, own_buffers=index == 0) for index in range(len(shards))]
+        return gather([replica(*args, **kwargs) for replica, (args, kwargs) in zip(replicas, shards, strict=True)])
 
 
-def _split(inputs: Any, shards: int) -> list[Any]:
-    """At most ``shards`` trees like ``inputs``: fewer if its tensors have fewer rows, one if it has no leaves."""
-    leaves, tree = tree_flatten(inputs)
-    chunks = [leaf.chunk(shards) if isinstance(leaf, Tensor) else [leaf] * shards for leaf in leaves]
-    return [tree_unflatten(shard, tree) for shard in zip(*chunks, strict=False)] or [inputs]
+# torch.nn.parallel's functions of the same names refuse tensors on the CPU.
 
 
-def _join(outputs: Sequence[Any]) -> Any:
-    leaves, trees = zip(*map(tree_flatten, outputs), strict=True)
-    return tree_unflatten([_join_leaf(shards) for shards in zip(*leaves, strict=True)], trees[0])
+def scatter(value: Any, shards: int) -> list[Any]:
+    """Split the tensors in nested tuples, lists and dicts: at most ``shards`` values, fewer if a tensor is shorter."""
+    if isinstance(value, Tensor):
+        return list(value.chunk(shards))
+    if isinstance(value, dict) and value:
+        return [type(value)(items) for items in scatter(list(value.items()), shards)]
+    if isinstance(value, tuple | list) and value:
+        make = getattr(value, "_make", type(value))  # of a named tuple
+        return [make(parts) for parts in zip(*(scatter(item, shards) for item in value), strict=False)]
+    return [value] * shards
 
 
-def _join_leaf(shards: Sequence[Any]) -> Tensor | None:
-    if shards[0] is None:
+def gather(outputs: Sequence[Any]) -> Any:
+    """Join outputs of the same structure: nested tuples, lists and dicts of tensors and None."""
+    first = outputs[0]
+    if first is None:
         return None
-    return torch.stack(shards) if shards[0].dim() == 0 else torch.cat(shards)  # type: ignore[arg-type]
+    if isinstance(first, Tensor):
+        return torch.cat(list(outputs)) if first.dim() else torch.stack(list(outputs))
+    if isinstance(first, dict):
+        return type(first)((key, gather([output[key] for output in outputs])) for key in first)
+    return getattr(first, "_make", type(first))(gather(parts) for parts in zip(*outputs, strict=True))
 
 
-def _replica(module: nn.Module, own_buffers: bool) -> nn.Module:
-    """A copy as ``torch.nn.parallel.replicate`` makes it: its weights are views of the module's parameters."""
-    copies: dict[nn.Module, nn.Module] = {
-        original: original._replicate_for_data_parallel()  # type: ignore[no-untyped-call]
-        for original in module.modules()
-    }
-    for original, copy in copies.items():
-        for name, child in original._modules.items():
-            copy._modules[name] = None if child is None else copies[child]
-        for name, parameter in original._parameters.items():
-            setattr(copy, name, None if parameter is None else parameter.view_as(parameter))
-        for name, buffer in original._buffers.items():
-            copy._buffers[name] = buffer if own_buffers or buffer is None else buffer.clone()
+def replicate(module: nn.Module, own_buffers: bool) -> nn.Module:
+    """Return a copy that shares weights with ``module`` but has no parameters itself, like torch's replicas.
+
+    Two private names, checked with torch 2.15: layers such as ``nn.LSTM`` override the first, and the second also
+    lists absent parameters, such as a bias. Without them, virtual replicas raise AttributeError.
+    """
+    paths = dict(module.named_modules(remove_duplicate=False))
+    copies = {layer: layer._replicate_for_data_parallel() for layer in paths.values()}  # noqa: SLF001 - replicas as torch makes them
+    for path, layer in paths.items():
+        parent, _, child = path.rpartition(".")
+        if path:
+            setattr(copies[paths[parent]], child, copies[layer])
+        for name, parameter in layer._parameters.items():  # noqa: SLF001 - the public methods leave out absent ones
+            setattr(copies[layer], name, None if parameter is None else parameter.view_as(parameter))
+        for name, buffer in layer.named_buffers(recurse=False, remove_duplicate=False):
+            setattr(copies[layer], name, buffer if own_buffers else buffer.clone())
     return copies[module]
 
 
 class CudaDataParallel(nn.DataParallel[nn.Module]):
-    """``nn.DataParallel`` whose threads keep inference mode and autocast's dtype.
+    """``nn.DataParallel`` whose threads keep inference mode and the dtype of autocast.
 
-    Torch drops the one and re-enters autocast with the default dtype, so that bf16-mixed would silently run as fp16.
+    torch drops the former and enters autocast with its default dtype, so bf16-mixed would silently run as fp16.
     """
 
     def parallel_apply(self, replicas: Sequence[Any], inputs: Sequence[Any], kwargs: Any) -> list[Any]:
         device = self.src_device_obj.type
-        amp, dtype = torch.is_autocast_enabled(device), torch.get_autocast_dtype(device)
+        autocast = (device, torch.get_autocast_dtype(device), torch.is_autocast_enabled(device))
         inference, grad = torch.is_inference_mode_enabled(), torch.is_grad_enabled()
 
-        def in_this_mode(replica: nn.Module) -> Callable[..., Any]:
-            def call(*args: Any, **kwargs: Any) -> Any:
-                # inference_mode(False) switches gradients on, so their own switch comes after it
-                with torch.inference_mode(inference), torch.set_grad_enabled(grad), torch.autocast(device, dtype, amp):
-                    return replica(*args, **kwargs)
+        def run(replica: nn.Module, *args: Any, **kwargs: Any) -> Any:
+            # inference_mode(False) enables gradients, so set_grad_enabled comes after it.
+            with torch.inference_mode(inference), torch.set_grad_enabled(grad), torch.autocast(*autocast):
+                return replica(*args, **kwargs)
 
-            return call
-
-        calls: list[Any] = [in_this_mode(replica) for replica in replicas]
+        calls: list[Any] = [partial(run, replica) for replica in replicas]
         return super().parallel_apply(calls, inputs, kwargs)
 
 
 class DataParallelStrategy(ParallelStrategy):
-    """Splits each batch over the Trainer's devices: GPUs by ``nn.DataParallel``, a CPU's "devices" as virtual replicas.
+    """Split each batch over the Trainer's devices: GPUs by ``nn.DataParallel``, CPU devices as virtual replicas.
 
     Args:
-        module: the task's submodule to replicate.
-        replicas: by default one per device, of at least two. A single device takes any number of virtual ones.
+        module: path of the task's submodule to replicate.
 
     Raises:
-        UserError: from the Trainer's constructor, for sync_batchnorm, more than one node or process, or a wrong number
-            of devices; at the start of a run, for a compiled net or a task without such a submodule.
+        UserError: from the Trainer's constructor, for sync_batchnorm, several nodes or processes, or fewer than two
+            devices; at the start of a run, for a compiled network or a task without this submodule.
     """
 
-    def __init__(self, module: str = "net", replicas: int | None = None) -> None:
+    parallel_devices: list[torch.device]
+
+    def __init__(self, module: str = "net") -> None:
         super().__init__()
         self.module = module
-        self.replicas = replicas
         self.num_nodes = 1  # the Trainer sets it, like parallel_devices and _layer_sync
         self._net: nn.Module | None = None
 
-    def _configure_launcher(self) -> None:
-        """Nothing to launch; the first call after the Trainer has set its flags, so they are checked here."""
+    def set_world_ranks(self) -> None:
+        """Check the Trainer's flags. Its constructor calls this once they are set; a single process has no ranks."""
         assert self.cluster_environment is not None
-        devices, processes = len(self._devices), self.cluster_environment.world_size()
         if self.num_nodes != 1:
-            raise UserError(f"dp runs on one node, got num_nodes={self.num_nodes}; use device=ddp")
-        if processes != 1:
-            raise UserError(f"dp is one process for all devices, got {processes}; start one, or use device=ddp")
-        if self._layer_sync is not None:
-            raise UserError("dp cannot do sync_batchnorm=True, a replica sees its own shard only; use device=ddp")
-        if self.replicas is None and devices < 2:
-            raise UserError(
-                f"dp needs at least two devices, got {devices}; raise trainer.devices, or use device=gpu or cpu"
-            )
-        if self.replicas is not None and (self.replicas < 1 or devices not in (1, self.replicas)):
-            raise UserError(
-                f"dp got replicas={self.replicas} for {devices} devices; choose {devices}, or 1 or more on one"
-            )
-
-    @property
-    def _devices(self) -> list[torch.device]:
-        assert self.parallel_devices is not None
-        return self.parallel_devices
+            raise UserError(f"trainer.num_nodes={self.num_nodes}: dp runs on one machine; expected 1, or device=ddp")
+        if (processes := self.cluster_environment.world_size()) != 1:
+            raise UserError(f"dp is one process for all devices, got {processes}; expected one, or device=ddp")
+        if self._layer_sync is not None:  # private: the only trace of sync_batchnorm in a strategy (Lightning 2.6.6)
+            raise UserError("trainer.sync_batchnorm=true: a replica of dp sees only its shard; expected device=ddp")
+        if len(self.parallel_devices) < 2:
+            raise UserError("dp needs at least two devices, got 1; raise trainer.devices, or use device=gpu or cpu")
 
     @property
     def root_device(self) -> torch.device:
-        return self._devices[0]
+        return self.parallel_devices[0]
 
     def model_to_device(self) -> None:
         assert self.model is not None
         self.model.to(self.root_device)
 
-    def _setup_model(self, model: nn.Module) -> nn.Module:
-        net = _replicable(model, self.module)
-        if len(set(self._devices)) == 1:
-            _redirect(net, VirtualDataParallel(net, self.replicas or len(self._devices)))
+    def setup(self, trainer: Trainer) -> None:
+        super().setup(trainer)
+        net = _replicable(trainer.lightning_module, self.module)
+        if len(set(self.parallel_devices)) == 1:
+            net.forward = _ParallelForward(VirtualDataParallel(net, len(self.parallel_devices)))
         else:
-            _redirect(net, CudaDataParallel(net, self._devices))
+            net.forward = _ParallelForward(CudaDataParallel(net, self.parallel_devices))
         self._net = net
-        return model
 
     def teardown(self) -> None:
         if self._net is not None:
-            _restore(self._net)
+            del self._net.forward
             self._net = None
         super().teardown()
 
@@ -173,41 +171,34 @@ class DataParallelStrategy(ParallelStrategy):
         return obj
 
 
+class _ParallelForward:
+    """Replacement of a network's ``forward``, for as long as it runs in parallel.
+
+    A wrapper in the network's place would change what tasks, callbacks and checkpoints see: the names in its
+    state_dict, its attributes, its training mode, isinstance. A deep copy, as for weight averaging, runs on its own
+    weights. Hooks of the network itself run for each replica, as in ``nn.DataParallel``, and for the whole batch.
+    """
+
+    def __init__(self, parallel: Any) -> None:
+        self.parallel = parallel
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        net = self.parallel.module
+        del net.forward  # the replicas run the network's own
+        try:
+            return self.parallel(*args, **kwargs)
+        finally:
+            net.forward = self
+
+
 def _replicable(task: nn.Module, name: str) -> nn.Module:
     try:
         net = task.get_submodule(name)
     except AttributeError:
-        choices = ", ".join(child for child, _ in task.named_children())
-        raise UserError(
-            f"dp found no submodule {name!r} in {type(task).__name__}; set module= to one of: {choices}"
-        ) from None
-    # torch.compile(net), net.compile() and net.forward = torch.compile(net.forward) leave a callable on the instance,
-    # bound to the original's weights.
-    if any(module._compiled_call_impl is not None or "forward" in vars(module) for module in net.modules()):
-        raise UserError(f"dp cannot copy a compiled {name!r}; leave torch.compile out, or use device=ddp")
+        children = ", ".join(child for child, _ in task.named_children())
+        raise UserError(f"module={name}: no submodule of {type(task).__name__}; expected one of {children}") from None
+    # Every form of torch.compile leaves a callable on the instance, bound to the original's weights. That of
+    # net.compile() has only a private name, checked with torch 2.15; without it this raises AttributeError.
+    if any("forward" in vars(layer) or layer._compiled_call_impl is not None for layer in net.modules()):  # noqa: SLF001 - see above
+        raise UserError(f"compile=true: dp cannot copy a compiled {name!r}; expected compile=false, or device=ddp")
     return net
-
-
-class _Redirected:
-    """First base of a net's class while calls to the net go to its parallel form."""
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        if "_is_replica" in vars(self):
-            return super().__call__(*args, **kwargs)  # type: ignore[misc]
-        return vars(self)["_parallel"](*args, **kwargs)
-
-
-def _redirect(net: nn.Module, parallel: nn.Module) -> None:
-    """``net(x)`` now means ``parallel(x)``.
-
-    Changing the net's class, instead of replacing the net by its wrapper, keeps everything else the net's own for
-    tasks, callbacks and checkpoints: the names in its state_dict, attributes, train and eval mode, isinstance.
-    """
-    vars(net)["_parallel"] = parallel  # __setattr__ would make it a submodule of the net
-    original = type(net)
-    net.__class__ = type(original.__name__, (_Redirected, original), {"__module__": original.__module__})
-
-
-def _restore(net: nn.Module) -> None:
-    del vars(net)["_parallel"]
-    net.__class__ = type(net).__bases__[1]
