@@ -1,1 +1,1 @@
-"""Data sets: one file each; `_datamodule` and `_loader` are what they share."""
+"""Data sets: one file each, over ``datamodule.py`` (splits, checks) and ``loader.py`` (batches)."""

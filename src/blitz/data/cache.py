@@ -1,4 +1,4 @@
-"""A tensor that takes long to make, kept in a file until what it was made of changes."""
+"""Cache files for tensors that take long to make, valid until their sources change."""
 
 import contextlib
 import hashlib
@@ -12,34 +12,45 @@ from torch import Tensor
 
 
 def fingerprint(root: Path, paths: Sequence[str]) -> str:
-    """A digest of the files' names below ``root``, sizes and times of change; their contents are not read."""
+    """Return a digest of the files' names below ``root``, sizes and modification times. The contents are not read."""
     digest = hashlib.blake2b(digest_size=12)
     for path in paths:
-        stat = os.stat(path)  # noqa: PTH116  a Path of each of 60,000 would take longer than this
+        stat = os.stat(path)  # noqa: PTH116  60,000 Path objects would take longer than this
         digest.update(repr((path[len(str(root)) :], stat.st_size, stat.st_mtime_ns)).encode())
     return digest.hexdigest()
 
 
-def tensor(folder: Path, kind: str, key: str, make: Callable[[], Tensor]) -> Tensor:
-    """``make()``, or what it gave last time for this ``kind`` and ``key``.
+def load_or_make(directory: Path, kind: str, key: str, make: Callable[[], Tensor]) -> Tensor:
+    """Return the cached tensor of this ``kind`` and ``key``. If there is none, return ``make()`` and cache it.
 
-    The file appears whole or not at all, and takes the place of those of the same kind and other keys. Where the folder
-    cannot be written a warning says so, and nothing is kept.
+    The new file is complete when it appears, and replaces those of the same kind with other keys. If the directory
+    cannot be written, warn and cache nothing.
     """
-    path = folder / f"{kind}-{key}.pt"
+    path = directory / f"{kind}-{key}.pt"
     try:
         return torch.load(path, weights_only=True)
-    except Exception:  # not there, or damaged: made anew
+    except Exception:  # missing or damaged
         made = make()
+    try:
+        _replace(path, made, outdated=f"{kind}-*.pt")
+    except (OSError, RuntimeError) as error:
+        warnings.warn(f"{directory} cannot be written ({error}): every run decodes the images again", stacklevel=2)
+    return made
+
+
+def _replace(path: Path, tensor: Tensor, outdated: str) -> None:
+    """Save beside the path, delete outdated files first to need less disk, and rename.
+
+    Unlike ``blitz.runs.atomic`` this neither holds a second copy in memory nor waits for the disk: a damaged cache is
+    only made again.
+    """
     temporary = path.with_suffix(f".{os.getpid()}.tmp")
     try:
-        folder.mkdir(exist_ok=True)
-        torch.save(made, temporary)
-        for stale in folder.glob(f"{kind}-*.pt"):
-            stale.unlink(missing_ok=True)
+        path.parent.mkdir(exist_ok=True)
+        torch.save(tensor, temporary)
+        for file in path.parent.glob(outdated):
+            file.unlink(missing_ok=True)
         temporary.replace(path)
-    except (OSError, RuntimeError) as error:
+    finally:
         with contextlib.suppress(OSError):
-            temporary.unlink()
-        warnings.warn(f"{folder} cannot be written ({error}): the images are decoded again in every run", stacklevel=2)
-    return made
+            temporary.unlink(missing_ok=True)

@@ -10,7 +10,6 @@ from torchvision import datasets
 from blitz.data.datamodule import ImageDataModule
 from blitz.data.download import download
 from blitz.data.loader import Split
-from blitz.data.transforms import fit
 
 
 class CIFAR10(ImageDataModule):
@@ -22,10 +21,10 @@ class CIFAR10(ImageDataModule):
     def read(self, name: Literal["train", "val", "test"]) -> Split | None:
         if name == "val":
             return None
-        # Not by torchvision's class, which has all images twice while it joins its files.
-        folder = Path(self.root).expanduser() / datasets.CIFAR10.base_folder
+        # torchvision's class holds all images twice while it joins its files.
+        directory = Path(self.root).expanduser() / datasets.CIFAR10.base_folder
         files = datasets.CIFAR10.train_list if name == "train" else datasets.CIFAR10.test_list
-        parts = [_load(folder / file) for file, _ in files]
+        parts = [_load(directory / file) for file, _ in files]
         labels = torch.tensor([label for part in parts for label in part["labels"]])
         images = torch.empty(len(labels), 3, 32, 32, dtype=torch.uint8)
         rest = images
@@ -33,7 +32,7 @@ class CIFAR10(ImageDataModule):
             part = torch.from_numpy(parts.pop(0)["data"]).reshape(-1, 3, 32, 32)
             rest[: len(part)] = part
             rest = rest[len(part) :]
-        return Split(fit(images, self.image_size, self.fit), labels)
+        return Split(images, labels)
 
 
 def _load(path: Path) -> Any:

@@ -1,7 +1,8 @@
-"""1,797 handwritten digits, in ``digits.npz``: the test set of the UCI's optical digits.
+"""1,797 handwritten digits in ``digits.npz``: the test set of the UCI data set of optical digits.
 
 Alpaydin, E. and Kaynak, C. (1998), Optical Recognition of Handwritten Digits, CC BY 4.0, doi.org/10.24432/C50P49.
-scikit-learn's ``load_digits`` has the same, but importing torchmetrics takes 0.7 s longer where it has brought scipy.
+scikit-learn's ``load_digits`` has the same images, but it loads scipy, with which torchmetrics takes 0.7 s longer to
+import.
 """
 
 from pathlib import Path
@@ -12,13 +13,13 @@ import torch
 
 from blitz.data.datamodule import ImageDataModule
 from blitz.data.loader import Split
-from blitz.data.transforms import fit, stratified_split
+from blitz.data.transforms import stratified_split
 
 DIGITS = Path(__file__).with_name("digits.npz")
 
 
 class Digits(ImageDataModule):
-    """8x8, greyscale, 17 levels. They come as one set: a fifth of each class, always the same, is the test split."""
+    """8x8, greyscale, 17 levels. There is no official split: the test split is always the same fifth of each class."""
 
     def read(self, name: Literal["train", "val", "test"]) -> Split | None:
         if name == "val":
@@ -28,4 +29,4 @@ class Digits(ImageDataModule):
             labels = torch.from_numpy(digits["labels"]).long()
         train, test = stratified_split(labels, 0.2, seed=0)
         rows = train if name == "train" else test
-        return Split(fit(images[rows], self.image_size, self.fit), labels[rows])
+        return Split(images[rows], labels[rows])

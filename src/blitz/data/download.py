@@ -1,4 +1,4 @@
-"""torchvision's download, with an answer for the day that the network is not there."""
+"""Download through torchvision, with a message that helps if there is no network."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,38 +10,38 @@ from blitz.errors import UserError
 
 
 def download(dataset: Any, root: str, archives: Mapping[str, str]) -> None:
-    """Have torchvision find, verify, or else download and verify ``dataset`` below ``root``.
+    """Find and verify a torchvision data set below ``root``; otherwise download and verify it.
 
     Args:
-        dataset: a torchvision data set's class.
-        archives: path below ``root`` to MD5 of what the data set is downloaded as.
+        dataset: the data set's class.
+        archives: MD5 of each archive of the data set, by its path below ``root``.
 
     Raises:
-        UserError: it is not there, or damaged, and cannot be downloaded.
+        UserError: the data set is missing or damaged, and cannot be downloaded.
     """
-    folder = Path(root).expanduser()
-    folders = sorted(
-        {parent for name in archives for parent in (folder / name).parents if parent.is_relative_to(folder)}
-    )
-    made = [path for path in folders if not path.exists()]
+    directory = Path(root).expanduser()
+    new = _missing_directories(directory, archives)
     try:
-        dataset(folder, train=False, download=True)  # verifies all, and loads the smaller split
+        dataset(directory, train=False, download=True)  # verifies all archives, and loads the smaller split
     except (OSError, RuntimeError, EOFError) as error:
-        for path in reversed(made):
+        for path in reversed(new):
             if path.is_dir() and not any(path.iterdir()):
                 path.rmdir()
-        damaged = [
-            name
-            for name, md5 in archives.items()
-            if (folder / name).exists() and not check_integrity(folder / name, md5)
-        ]
-        state = (
-            f"{damaged[0]} in {folder} is incomplete or corrupt"
-            if damaged
-            else f"{dataset.__name__} is not in {folder}"
-        )
         reason = " ".join(str(error).split()) or type(error).__name__
         raise UserError(
-            f"{state}, and downloading it failed ({reason}): "
-            f"put {', '.join(archives)} there, or take data=digits, which needs nothing"
+            f"data.root={root}: {_state(dataset, directory, archives)}, and downloading it failed ({reason}); "
+            f"put {', '.join(archives)} there, or use data=digits, which needs no download"
         ) from error
+
+
+def _missing_directories(root: Path, archives: Mapping[str, str]) -> list[Path]:
+    """Return the directories that a download will create, outer ones first."""
+    parents = {parent for name in archives for parent in (root / name).parents if parent.is_relative_to(root)}
+    return sorted(path for path in parents if not path.exists())
+
+
+def _state(dataset: Any, directory: Path, archives: Mapping[str, str]) -> str:
+    for name, md5 in archives.items():
+        if (directory / name).exists() and not check_integrity(directory / name, md5):
+            return f"{name} in {directory} is incomplete or corrupt"
+    return f"{dataset.__name__} is not in {directory}"

@@ -127,13 +127,13 @@ class Loader:
     def __len__(self) -> int:
         return -(-len(self.split.labels) // self.batch_size)
 
-    def weight(self, index: int) -> float:
-        """Return the weight of this process's mean over its part of batch ``index``, in the mean over all processes.
+    def weight(self, batch_idx: int) -> float:
+        """Return the weight, in the mean over all processes, of this process's mean over its part of a batch.
 
-        The weighted mean over the processes is then the mean over the batch, however uneven the parts are. An empty
-        part has weight 0.
+        The weighted mean is then the mean over the whole batch, however uneven the parts are. An empty part has weight
+        0.
         """
-        images = min(self.batch_size, len(self.split.labels) - index * self.batch_size)
+        images = min(self.batch_size, len(self.split.labels) - batch_idx * self.batch_size)
         part = images // self.world_size + (self.rank < images % self.world_size)
         return self.world_size * part / images
 

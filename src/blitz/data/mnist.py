@@ -8,7 +8,6 @@ from torchvision import datasets
 from blitz.data.datamodule import ImageDataModule
 from blitz.data.download import download
 from blitz.data.loader import Split
-from blitz.data.transforms import fit
 
 SIZES = {  # bytes
     "train-images-idx3-ubyte": 16 + 60_000 * 28 * 28,
@@ -25,7 +24,7 @@ class MNIST(ImageDataModule):
         raw = Path(self.root).expanduser() / "MNIST" / "raw"
         for name, size in SIZES.items():
             if (raw / name).exists() and (raw / name).stat().st_size != size:
-                (raw / name).unlink()  # was extracted in part; torchvision would take it, and extracts it anew
+                (raw / name).unlink()  # a partial extraction, which torchvision would accept; now it extracts it again
         files = [f"MNIST/raw/{url}" for url, _ in datasets.MNIST.resources]
         download(datasets.MNIST, self.root, dict(zip(files, (md5 for _, md5 in datasets.MNIST.resources), strict=True)))
 
@@ -33,4 +32,4 @@ class MNIST(ImageDataModule):
         if name == "val":
             return None
         raw = datasets.MNIST(self.root, train=name == "train")
-        return Split(fit(raw.data[:, None], self.image_size, self.fit), raw.targets)
+        return Split(raw.data[:, None], raw.targets)

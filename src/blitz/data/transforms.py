@@ -1,6 +1,6 @@
-"""Pure functions over images. No Lightning, no state."""
+"""Pure functions over images, and the transform from a picture to a network's input. No Lightning."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -11,57 +11,73 @@ from torch import Tensor
 from blitz.errors import UserError
 
 MODES = {1: "L", 3: "RGB"}
-FITS = ("crop", "resize", "pad")
 
 
 def to_tensor(image: Image.Image, channels: int) -> Tensor:
-    """A picture of any mode as uint8 ``(channels, height, width)``: 1 is greyscale, 3 is RGB.
+    """Return a picture of any mode as uint8 ``(channels, height, width)``: 1 channel is greyscale, 3 are RGB.
 
-    Transparency is dropped, a camera's orientation mark is applied, and 16-bit greyscale keeps its upper 8 bits.
+    Transparency is dropped, the orientation from EXIF is applied, and 16-bit greyscale keeps its upper 8 bits.
+
+    Raises:
+        UserError: the picture's mode has no fixed black and white.
     """
     image = ImageOps.exif_transpose(image)
     if image.mode.startswith("I;16"):  # Pillow would clip it to 255
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     if image.mode in ("I", "F"):
-        raise UserError(f"mode {image.mode} has no black and white of its own: save it with 8 or 16 bits a channel")
+        raise UserError(f"mode {image.mode} has no fixed black and white; expected 8 or 16 bits per channel")
     if image.mode in ("P", "PA"):
         image = image.convert("RGBA")
     array = np.array(image.convert(MODES[channels]))
     return torch.from_numpy(array).reshape(*array.shape[:2], channels).permute(2, 0, 1)
 
 
-def fit(images: Tensor, size: int, how: str) -> Tensor:
-    """Bring uint8 ``(..., height, width)`` to ``(..., size, size)``.
+def crop(images: Tensor, size: int) -> Tensor:
+    """Scale the shorter side to ``size`` and keep the middle."""
+    scale = size / min(images.shape[-2:])
+    scaled = [max(size, round(side * scale)) for side in images.shape[-2:]]
+    return TF.center_crop(TF.resize(images, scaled, antialias=True), [size, size])
 
-    ``crop`` scales the shorter side and keeps the middle, ``resize`` stretches, ``pad`` keeps every pixel, centred on
-    black, and scales down only what is larger than ``size``. Scaling is bilinear, with anti-aliasing.
+
+def resize(images: Tensor, size: int) -> Tensor:
+    """Stretch both sides to ``size``."""
+    return TF.resize(images, [size, size], antialias=True)
+
+
+def pad(images: Tensor, size: int) -> Tensor:
+    """Keep every pixel, centred on black. Scale down only images that are larger than ``size``."""
+    scale = min(1.0, size / max(images.shape[-2:]))
+    scaled = [max(1, round(side * scale)) for side in images.shape[-2:]]
+    return TF.center_crop(TF.resize(images, scaled, antialias=True), [size, size])
+
+
+FITS: dict[str, Callable[[Tensor, int], Tensor]] = {"crop": crop, "resize": resize, "pad": pad}
+
+
+def fit(images: Tensor, size: int, method: str) -> Tensor:
+    """Bring uint8 ``(..., height, width)`` to ``(..., size, size)`` by a method of ``FITS``.
+
+    Scaling is bilinear, with anti-aliasing. Images that have the size already are returned without a copy.
+
+    Raises:
+        UserError: there is no such method.
     """
-    height, width = images.shape[-2:]
-    if height == width == size:
-        return images
-    if how == "resize":
-        return TF.resize(images, [size, size], antialias=True)
-    if how == "crop":
-        scale = size / min(height, width)
-        scaled = [max(size, round(height * scale)), max(size, round(width * scale))]
-        return TF.center_crop(TF.resize(images, scaled, antialias=True), [size, size])
-    if how == "pad":
-        scale = min(1.0, size / max(height, width))
-        scaled = [max(1, round(height * scale)), max(1, round(width * scale))]
-        return TF.center_crop(TF.resize(images, scaled, antialias=True), [size, size])
-    raise UserError(f"fit={how} is not known; there are {', '.join(FITS)}")
+    if method not in FITS:
+        raise UserError(f"data.fit={method}: no such method; expected {', '.join(FITS)}")
+    return images if images.shape[-2:] == (size, size) else FITS[method](images, size)
 
 
 def normalize(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
-    """uint8 ``(n, channels, h, w)`` to float32; ``mean`` and ``std``, ``(channels, 1, 1)``, are of values in [0, 1].
+    """Return uint8 ``(n, channels, h, w)`` as normalized float32.
 
-    The arithmetic is that of torchvision's ``ToTensor`` and ``Normalize``, to the last bit.
+    ``mean`` and ``std``, ``(channels, 1, 1)`` or ``(1, 1, 1)``, refer to values in [0, 1].
+    The arithmetic equals that of torchvision's ``ToTensor`` and ``Normalize``, to the last bit.
     """
     return images.to(torch.float32).div_(255).sub_(mean).div_(std)
 
 
 def stratified_split(labels: Tensor, fraction: float, seed: int) -> tuple[Tensor, Tensor]:
-    """Ascending indices ``(rest, part)``: ``part`` holds ``fraction`` of each class (rounded), drawn by ``seed``."""
+    """Return ascending indices ``(rest, part)``: ``seed`` draws ``fraction`` of each class, rounded, into ``part``."""
     generator = torch.Generator().manual_seed(seed)
     part = torch.zeros(len(labels), dtype=torch.bool)
     for label in range(int(labels.max()) + 1):
@@ -72,21 +88,50 @@ def stratified_split(labels: Tensor, fraction: float, seed: int) -> tuple[Tensor
 
 
 class Transform:
-    """Pictures as they come to the batch that a network takes: what the data set's own images went through.
+    """Transform from pictures to the batch that a network takes, equal to that of the data set's own images.
 
-    Called with a PIL image, a list of them, or uint8 ``(channels, h, w)`` or ``(n, channels, h, w)``; gives float32
-    ``(n, channels, image_size, image_size)``.
+    Call it with a PIL image, a list of them, or uint8 ``(channels, h, w)`` or ``(n, channels, h, w)``. It returns
+    float32 ``(n, channels, image_size, image_size)``.
+
+    Args:
+        channels: 1 for greyscale, 3 for RGB.
+        image_size: height and width in pixels.
+        fit: method that brings an image to this size: ``crop``, ``resize`` or ``pad``.
+        mean: of values in [0, 1], per channel or one for all; subtracted from the image.
+        std: likewise; the image is divided by it.
+
+    Raises:
+        UserError: an argument is not valid.
     """
 
     def __init__(self, channels: int, image_size: int, fit: str, mean: Sequence[float], std: Sequence[float]) -> None:
+        if channels not in MODES:
+            raise UserError(f"data.channels={channels}: not a valid number; expected 1 (greyscale) or 3 (RGB)")
+        if fit not in FITS:
+            raise UserError(f"data.fit={fit}: no such method; expected {', '.join(FITS)}")
+        for name, values in (("mean", mean), ("std", std)):
+            if len(values) not in (1, channels):
+                raise UserError(
+                    f"data.{name}={list(values)}: {len(values)} values; expected 1 or {channels} (channels)"
+                )
         self.channels, self.image_size, self.fit = channels, image_size, fit
         self.mean, self.std = (torch.tensor(values).reshape(-1, 1, 1) for values in (mean, std))
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Shape of one image: ``(channels, image_size, image_size)``."""
+        return self.channels, self.image_size, self.image_size
+
+    def to_uint8(self, image: Image.Image | Tensor) -> Tensor:
+        """Return a PIL image, or uint8 ``(..., channels, h, w)``, with the network's channels and size."""
+        pixels = image if isinstance(image, Tensor) else to_tensor(image, self.channels)
+        return fit(pixels, self.image_size, self.fit)
 
     def __call__(self, images: Image.Image | Sequence[Image.Image] | Tensor) -> Tensor:
         if isinstance(images, Image.Image):
             images = [images]
         if isinstance(images, Tensor):
-            batch = fit(images.reshape(-1, *images.shape[-3:]), self.image_size, self.fit)
+            batch = self.to_uint8(images.reshape(-1, *images.shape[-3:]))
         else:
-            batch = torch.stack([fit(to_tensor(image, self.channels), self.image_size, self.fit) for image in images])
+            batch = torch.stack([self.to_uint8(image) for image in images])
         return normalize(batch, self.mean, self.std)

@@ -1,99 +1,144 @@
-"""A process for each device: each takes its part of every batch, and their gradients are averaged.
+"""Data parallelism with one process per device: each takes its part of every batch, and the gradients are averaged.
 
-A process's loss is the mean over its own images. The mean of these is that of the batch only where the parts are even;
-elsewhere, as in an epoch's last batch, each loss is weighed by its part. The weights after any number of steps are then
-those of one device with the same batches, up to rounding, whatever the number of processes.
+The loss of a process is the mean over its own images. The mean of these losses is the mean over the batch only if the
+parts are even. Otherwise, as in an epoch's last batch, each loss is weighted by the size of its part. After any number
+of steps the weights then equal those of one device with the same batches, up to rounding, for any number of processes.
 
-What differs from one device by nature: BatchNorm normalises each process's part by itself and keeps the running
-statistics of rank 0 (``trainer.sync_batchnorm=true`` takes those of the batch); dropout draws for each part.
+Two things differ from one device by nature. BatchNorm normalizes each process's part by itself and keeps the running
+statistics of rank 0 (``trainer.sync_batchnorm=true`` uses those of the batch). Dropout draws one mask per part.
 """
 
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from lightning.pytorch.strategies import DDPStrategy, FSDPStrategy, ParallelStrategy
 from lightning.pytorch.utilities.types import STEP_OUTPUT
 from torch import Tensor, distributed
+from torch.distributed.constants import default_pg_timeout
 
 from blitz.errors import UserError
 from blitz.process import ranks
 
 
-class _Parts(ParallelStrategy):
-    """Steps on this process's part of a batch. It may be empty: an epoch's last batch may be smaller than the world."""
+@runtime_checkable
+class SharedLoader(Protocol):
+    """Loader that yields, on each rank, a part of every batch of a single process: ``blitz.data.loader.Loader``.
+
+    The batches of any other loader count alike on every rank, and none is empty, as in Lightning.
+    """
+
+    def weight(self, batch_idx: int) -> float:
+        """Return the weight of this rank's loss in the mean over all ranks; 0 for an empty part."""
+
+    def is_empty(self, batch: Any) -> bool:
+        """Return whether this rank's part of a yielded batch is empty."""
+
+
+class _UnevenParts(ParallelStrategy):
+    """Weight the loss of each part of a batch, and skip parts that are empty.
+
+    Args:
+        options: those of Lightning's strategy.
+    """
 
     def __init__(self, **options: Any) -> None:
-        # Where nobody has made processes, as in a notebook, Lightning looks for itself.
+        self.timeout = options.setdefault("timeout", default_pg_timeout)
+        # If nobody started the processes, as in a notebook, Lightning finds the environment by itself.
         super().__init__(cluster_environment=TorchElasticEnvironment() if ranks.launched() else None, **options)
+        self._weight = 1.0
 
     def setup_environment(self) -> None:
+        """Join the process group through the store of ``ranks``, which needs no free port; Lightning then keeps it."""
         if ranks.launched() and not distributed.is_initialized():
             assert self.accelerator is not None
-            self.accelerator.setup_device(self.root_device)
+            device = self.root_device
+            self.accelerator.setup_device(device)
             distributed.init_process_group(
-                self._get_process_group_backend(),  # type: ignore[attr-defined]
+                self.process_group_backend or distributed.get_default_backend_for_device(device),  # type: ignore[attr-defined]
                 store=distributed.PrefixStore("group", ranks.meeting()),  # type: ignore[attr-defined]
                 rank=self.global_rank,
                 world_size=self.world_size,
-                timeout=self._timeout,  # type: ignore[attr-defined]
-                device_id=None if self.root_device.type == "cpu" else self.root_device,
+                timeout=self.timeout,
+                device_id=None if device.type == "cpu" else device,
             )
         super().setup_environment()
 
-    def training_step(self, batch: Any, batch_idx: int) -> STEP_OUTPUT:
+    @property
+    def _trainer(self) -> Any:
         assert self.lightning_module is not None
-        loader: Any = self.lightning_module.trainer.train_dataloader
-        weight: float = loader.weight(batch_idx)
-        loss = super().training_step(batch, batch_idx) if weight else self.no_images()
-        assert isinstance(loss, Tensor)
-        return loss * weight
+        return self.lightning_module.trainer
 
-    def validation_step(self, batch: Any, *rest: int) -> STEP_OUTPUT:
-        return super().validation_step(batch, *rest) if len(batch[0]) else self.no_images()
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        super().on_train_batch_start(batch, batch_idx)
+        loader = self._trainer.train_dataloader
+        self._weight = loader.weight(batch_idx) if isinstance(loader, SharedLoader) else 1.0
 
-    def test_step(self, batch: Any, *rest: int) -> STEP_OUTPUT:
-        return super().test_step(batch, *rest) if len(batch[0]) else self.no_images()
+    def training_step(self, *args: Any) -> STEP_OUTPUT:
+        if not self._weight:
+            return self.empty_step()
+        output = super().training_step(*args)
+        if output is None or self._weight == 1:
+            return output
+        if isinstance(output, Tensor):
+            return output * self._weight
+        return {**output, "loss": output["loss"] * self._weight}
 
-    def predict_step(self, batch: Any, *rest: int) -> STEP_OUTPUT:
-        return super().predict_step(batch, *rest) if len(batch[0]) else self.no_images()
+    def validation_step(self, *args: Any) -> STEP_OUTPUT:
+        return self.empty_step() if self.is_empty("val", *args) else super().validation_step(*args)
 
-    def no_images(self) -> STEP_OUTPUT:
-        """In place of a step on nothing."""
+    def test_step(self, *args: Any) -> STEP_OUTPUT:
+        return self.empty_step() if self.is_empty("test", *args) else super().test_step(*args)
+
+    def predict_step(self, *args: Any) -> STEP_OUTPUT:
+        return self.empty_step() if self.is_empty("predict", *args) else super().predict_step(*args)
+
+    def is_empty(self, stage: str, batch: Any, batch_idx: int = 0, dataloader_idx: int = 0) -> bool:
+        """Return whether this rank's part of the batch is empty, as far as its loader says so."""
+        loaders = getattr(self._trainer, f"{stage}_dataloaders")
+        loader = loaders[dataloader_idx] if isinstance(loaders, list) else loaders
+        return isinstance(loader, SharedLoader) and loader.is_empty(batch)
+
+    def empty_step(self) -> STEP_OUTPUT:
+        """Replace a step on an empty part."""
         raise NotImplementedError
 
 
-class DDP(_Parts, DDPStrategy):
-    """Every process has the whole model.
+class DDP(_UnevenParts, DDPStrategy):
+    """Keep the whole model on every process.
 
-    In an evaluation the processes do not wait for each other, as they do in the forward pass of torch's DDP, to send
-    the buffers round: they are sent once, when it starts.
+    torch's DDP broadcasts the buffers in each forward pass, so all processes would wait for each other there. In an
+    evaluation the number of their steps may differ: the buffers are broadcast once, at its start.
     """
 
-    def no_images(self) -> STEP_OUTPUT:
-        """In training no gradient, for every weight: the others wait for it."""
-        module: Any = self.lightning_module
-        assert self.model is not None
-        if not module.trainer.training:
+    def empty_step(self) -> STEP_OUTPUT:
+        """In training, give every weight a gradient of zero, because the other ranks wait for it."""
+        if not self._trainer.training:
             return None
-        module.no_images = lambda: sum(weight.sum() for weight in module.parameters() if weight.requires_grad) * 0.0
-        return self._forward_redirection(self.model, module, "no_images")
+        module: Any = self.lightning_module
+        module.training_step = lambda: sum(weight.sum() for weight in module.parameters() if weight.requires_grad) * 0.0
+        try:
+            return DDPStrategy.training_step(self)  # through torch's DDP, which prepares the exchange of gradients
+        finally:
+            del module.training_step
 
     def on_validation_start(self) -> None:
         assert self.lightning_module is not None
         for buffer in self.lightning_module.buffers():
             distributed.broadcast(buffer, 0)
 
-    def validation_step(self, batch: Any, *rest: int) -> STEP_OUTPUT:
+    def validation_step(self, *args: Any) -> STEP_OUTPUT:
         assert self.lightning_module is not None
+        if self.is_empty("val", *args):
+            return None
         with self.precision_plugin.val_step_context():
-            return self.lightning_module.validation_step(batch, *rest) if len(batch[0]) else None
+            return self.lightning_module.validation_step(*args)
 
 
-class FSDP(_Parts, FSDPStrategy):
-    """Every process has a part of the model too; GPUs only."""
+class FSDP(_UnevenParts, FSDPStrategy):
+    """Split the model over the processes, too. GPUs only."""
 
-    def no_images(self) -> STEP_OUTPUT:
+    def empty_step(self) -> STEP_OUTPUT:
         raise UserError(
-            f"the last batch has fewer images than the {self.world_size} processes of device=fsdp: "
+            f"the last batch has fewer images than the {self.world_size} processes of device=fsdp; "
             "change data.batch_size or data.eval_batch_size, or use device=ddp"
         )
