@@ -31,7 +31,7 @@ WRONG = {
     "batch size 0": (["data.batch_size=0"], "data.batch_size=0 is not valid: it must be a whole number >= 1"),
     "batch size too large": (
         ["data.batch_size=5000"],
-        "data.batch_size=5000 is larger than the training data: 1295 images",
+        "data.batch_size=5000: larger than the training data; expected <= 1295",
     ),
     "missing value": (["data=image_folder"], "data.root must be given: add data.root=VALUE"),
     "no such folder": (["data=image_folder", "data.root=nowhere"], "data.root=nowhere: no folder nowhere"),
@@ -49,7 +49,7 @@ WRONG = {
     "logger not installed": (["logger=mlflow"], "logger=mlflow needs a package that is not installed"),
     "no test": (["trainer.limit_test_batches=0"], "trainer.limit_test_batches=0 is not valid"),
     "never validated": (["trainer.limit_val_batches=0"], "optimized_metric=val/acc will not be logged"),
-    "classes": (["data.num_classes=5"], "data.num_classes=5 is not valid: data.classes names 10"),
+    "classes": (["data.num_classes=5"], "data.num_classes=5: not the number of data.classes; expected 10"),
     "device": (["device=gpu"], "device=gpu: this machine has no cuda device"),
 }
 
@@ -149,7 +149,7 @@ def test_class_of_the_test_split_that_is_not_trained(train, folder):
 def test_no_test_split(train, folder):
     (folder / "test").rename(folder / "elsewhere")
     message = fails(train, "data=image_folder", f"data.root={folder}", "data.batch_size=8")
-    assert f"no folder {folder / 'test'}" in message
+    assert f"no directory {folder / 'test'}" in message
 
 
 def test_unreadable_image_is_named(train, folder):

@@ -1,4 +1,4 @@
-"""What was decoded once is read from a file, until a file of the split changes."""
+"""Decoded images are read from a cache until a file of the split changes."""
 
 import pytest
 import torch
@@ -29,13 +29,13 @@ def open_folder(folder, **options):
 
 
 def count(decoded):
-    """Images decoded since the last count. One image is looked at twice, for its shape."""
+    """Number of images decoded since the last count. One image is decoded twice, for its shape."""
     n = len(set(decoded))
     decoded.clear()
     return n
 
 
-def test_second_start_decodes_nothing_and_gives_the_same(folder, decoded):
+def test_a_second_start_decodes_nothing_and_reads_the_same_images(folder, decoded):
     first = open_folder(folder)
     assert count(decoded) == 48
     second = open_folder(folder)
@@ -45,7 +45,7 @@ def test_second_start_decodes_nothing_and_gives_the_same(folder, decoded):
         assert torch.equal(split.labels, second.splits[name].labels)
 
 
-def test_a_change_is_seen(folder, decoded):
+def test_any_change_of_the_files_invalidates_the_cache(folder, decoded):
     open_folder(folder)
     image = folder / "train" / "apple" / "0.png"
     changes = [
@@ -64,7 +64,7 @@ def test_a_change_is_seen(folder, decoded):
         )
 
 
-def test_other_settings_are_kept_beside(folder, decoded):
+def test_each_setting_has_a_cache_of_its_own(folder, decoded):
     open_folder(folder)
     open_folder(folder, image_size=16)
     count(decoded)
@@ -74,7 +74,7 @@ def test_other_settings_are_kept_beside(folder, decoded):
 
 
 @pytest.mark.parametrize("length", [0, 10, 5000])
-def test_a_damaged_file_is_made_anew(folder, decoded, length):
+def test_a_damaged_cache_is_made_again(folder, decoded, length):
     first = open_folder(folder)
     file = next((folder / ".blitz").glob("train-*.pt"))
     file.write_bytes(file.read_bytes()[:length])
@@ -85,9 +85,9 @@ def test_a_damaged_file_is_made_anew(folder, decoded, length):
     assert len(list((folder / ".blitz").iterdir())) == 2, "no temporary file is left"
 
 
-def test_a_folder_that_cannot_be_written_is_said(folder, decoded):
+def test_a_directory_that_cannot_be_written_gives_a_warning(folder, decoded):
     (folder / ".blitz").write_text("in the way")
-    with pytest.warns(UserWarning, match="cannot be written .*: the images are decoded again in every run"):
+    with pytest.warns(UserWarning, match="cannot be written .*: every run decodes the images again"):
         data = open_folder(folder)
     assert len(data.splits["test"].labels) == 12
 

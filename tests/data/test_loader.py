@@ -1,8 +1,11 @@
+"""Batches: complete, repeatable, resumable, and the same on any number of processes."""
+
 import pytest
 import torch
 
 from blitz.data import loader as loader_module
 from blitz.data.augment import Cutout, Flip, Translate
+from blitz.data.image_folder import Files
 from blitz.data.loader import Loader, Split
 from blitz.data.seeding import generator
 
@@ -60,8 +63,8 @@ def test_augmentation_is_a_function_of_seed_epoch_and_image():
 
     first = images()
     assert torch.equal(first, images())
-    assert torch.equal(first, images(batch_size=33)), "however it is batched"
-    assert torch.equal(first, images(shuffle=False)), "in whatever order"
+    assert torch.equal(first, images(batch_size=33)), "for any batch size"
+    assert torch.equal(first, images(shuffle=False)), "in any order"
     assert not torch.equal(first, images(epoch=1))
     assert not torch.equal(first, images(seed=1))
 
@@ -80,55 +83,81 @@ def test_small_batches_are_the_same_prepared_together(batch_size, rank, world_si
     apart = batches()
     assert [taken for *_, taken in apart] == list(range(1, len(apart) + 1))
     monkeypatch.setattr(loader_module, "GROUP", 32)
-    for taken in range(len(apart) + 1):  # also where a run goes on in the middle of a group
+    for taken in range(len(apart) + 1):  # also if a run resumes in the middle of a group
         torch.testing.assert_close(batches(taken), apart[taken:], rtol=0, atol=0)
 
 
-def test_flip():
-    images = split().images
-    draws = Flip().draw(103, 0, 0)
-    out = Flip().apply(images, draws)
-    for image, changed, flipped in zip(images, out, draws, strict=True):
-        assert torch.equal(changed, image.flip(2) if flipped else image)
-    assert 30 < draws.sum() < 73
+# -- several processes ---------------------------------------------------------------------------------------------
 
 
-def test_alternating_flip_shows_both_sides_in_any_two_epochs():
-    flip = Flip("alternating")
-    draws = [flip.draw(103, 0, epoch) for epoch in range(4)]
-    assert torch.equal(draws[0], draws[2])
-    assert torch.equal(draws[0], ~draws[1])
-    assert torch.equal(draws[1], draws[3])
-    assert 30 < draws[0].sum() < 73
+def rank_loader(rank, world_size, n=103):
+    images = torch.randint(0, 256, (n, 1, 8, 8), dtype=torch.uint8, generator=generator("images"))
+    options = {"shuffle": True, "augment": [Flip(), Translate(2)], "rank": rank, "world_size": world_size}
+    made = Loader(Split(images, torch.arange(n)), 10, ZERO, ONE, **options)
+    made.set_epoch(3)
+    return made
 
 
-def test_translate_equals_a_plain_crop_of_the_mirrored_image():
-    images = split().images
-    translate = Translate(3)
-    draws = translate.draw(103, 0, 0)
-    assert (draws.min(), draws.max()) == (0, 6)
-    out = translate.apply(images, draws)
-    for image, changed, (down, right) in zip(images, out, draws.tolist(), strict=True):
-        mirrored = torch.nn.functional.pad(image[None].float(), (3, 3, 3, 3), mode="reflect")[0].to(torch.uint8)
-        assert torch.equal(changed, mirrored[:, down : down + 8, right : right + 8])
+@pytest.mark.parametrize("world_size", [1, 2, 3, 5])
+@pytest.mark.parametrize("n", [101, 103, 100])
+def test_the_parts_of_all_ranks_make_up_the_batches_of_one_process(world_size, n):
+    whole = list(rank_loader(0, 1, n))
+    loaders = [rank_loader(rank, world_size, n) for rank in range(world_size)]
+    parts = [list(loader) for loader in loaders]
+    assert {len(part) for part in parts} == {len(whole)}, "all take the same number of steps"
+    for index, (images, labels) in enumerate(whole):
+        assert torch.equal(torch.cat([part[index][0] for part in parts]), images)
+        assert torch.equal(torch.cat([part[index][1] for part in parts]), labels)
+        sizes = [len(part[index][1]) for part in parts]
+        assert max(sizes) - min(sizes) <= 1
+        for loader, part, size in zip(loaders, parts, sizes, strict=True):
+            assert loader.is_empty(part[index]) == (size == 0) == (loader.weight(index) == 0)
 
 
-def test_cutout():
-    images = torch.zeros(500, 1, 16, 16, dtype=torch.uint8)
-    cutout = Cutout(4)
-    area = (cutout.apply(images, cutout.draw(500, 0, 0)) == 128).flatten(1).sum(1)
-    assert area.max() == 16
-    assert area.min() >= 4, "never all outside the image"
+@pytest.mark.parametrize("world_size", [2, 3])
+def test_the_weighted_means_of_the_parts_are_the_mean_of_the_batch(world_size):
+    loaders = [rank_loader(rank, world_size, n=101) for rank in range(world_size)]
+    for index, batches in enumerate(zip(*loaders, strict=True)):
+        labels = [part.double() for _, part in batches]
+        weighted = [
+            made.weight(index) * (part.mean() if len(part) else 0) for made, part in zip(loaders, labels, strict=True)
+        ]
+        assert float(sum(weighted) / world_size) == pytest.approx(float(torch.cat(labels).mean()))
 
 
-@pytest.mark.parametrize("wrong", [lambda: Flip("sometimes"), lambda: Translate(0), lambda: Cutout(0)])
-def test_wrong_values_are_refused(wrong):
-    with pytest.raises(ValueError, match="is not valid"):
-        wrong()
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_empty_part_of_files(workers):
+    """Files have no shape before they are decoded."""
+    files = Files(["a", "b", "c"], decode_black)
+    batches = list(Loader(Split(files, torch.arange(3)), 2, ZERO, ONE, rank=1, world_size=2, workers=workers))
+    assert [tuple(images.shape) for images, _ in batches] == [(1, 1, 4, 4), (0, 1, 4, 4)]
+    assert [labels.tolist() for _, labels in batches] == [[1], []]
 
 
-def test_streams_are_independent():
-    draws = [torch.rand(1000, generator=generator(*keys)) for keys in ((0, 1), (1, 0), (0, "1"), (0,))]
-    for i, a in enumerate(draws):
-        for b in draws[:i]:
-            assert abs(torch.corrcoef(torch.stack([a, b]))[0, 1]) < 0.15
+def decode_black(path):
+    return torch.zeros(1, 4, 4, dtype=torch.uint8)
+
+
+# -- position ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_the_position_is_the_number_of_batches_yielded_in_the_epoch(workers):
+    made = loader(shuffle=True, workers=workers)
+    whole = [labels.tolist() for _, labels in made]
+    assert made.state_dict() == {"taken": 11}, "until the next epoch yields its first batch"
+    batches = iter(made)
+    next(batches)
+    assert made.state_dict() == {"taken": 1}
+    made.load_state_dict({"taken": 9})
+    assert [labels.tolist() for _, labels in made] == whole[9:]
+    assert [labels.tolist() for _, labels in made] == whole, "a position counts once"
+
+
+def test_the_epoch_may_be_set_after_iter():
+    """Lightning does so."""
+    made, other = loader(shuffle=True), loader(shuffle=True)
+    batches = iter(made)
+    made.set_epoch(1)
+    other.set_epoch(1)
+    assert [labels.tolist() for _, labels in batches] == [labels.tolist() for _, labels in other]

@@ -1,3 +1,5 @@
+"""Transforms against torchvision's and against plain definitions."""
+
 import numpy as np
 import pytest
 import torch
@@ -5,6 +7,7 @@ from PIL import Image
 from torchvision import transforms
 
 from blitz.data.transforms import Transform, fit, normalize, stratified_split, to_tensor
+from blitz.errors import UserError
 
 
 def test_normalize_is_torchvisions_to_the_last_bit():
@@ -21,7 +24,7 @@ COLOURS = {"L": 100, "RGB": (10, 20, 30), "RGBA": (10, 20, 30, 40), "LA": (100, 
 
 @pytest.mark.parametrize("mode", COLOURS)
 @pytest.mark.parametrize("channels", [1, 3])
-def test_any_mode_becomes_the_channels_asked_for(mode, channels):
+def test_a_picture_of_any_mode_gets_the_channels(mode, channels):
     tensor = to_tensor(Image.new(mode, (4, 6), COLOURS[mode]), channels)
     assert tensor.shape == (channels, 6, 4)
     assert tensor.dtype == torch.uint8
@@ -76,7 +79,7 @@ def test_crop_keeps_the_middle():
 
 
 def test_unknown_fit():
-    with pytest.raises(ValueError, match="fit=squash is not known; there are crop, resize, pad"):
+    with pytest.raises(UserError, match=r"data.fit=squash: no such method; expected crop, resize, pad"):
         fit(torch.zeros(1, 8, 8, dtype=torch.uint8), 32, "squash")
 
 

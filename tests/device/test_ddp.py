@@ -19,17 +19,17 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from lightning import Callback
+from lightning import Callback, LightningModule, Trainer
+from lightning.pytorch.strategies import DDPStrategy
+from torch import distributed
+from torch.utils.data import DataLoader
 
 import blitz.train
 from blitz.config.paths import PROJECT
-from blitz.data.augment import Flip, Translate
-from blitz.data.image_folder import Files
-from blitz.data.loader import Loader, Split
 from blitz.data.seeding import generator
+from blitz.device.ddp import DDP
 from tests.conftest import call
 
-ZERO, ONE = torch.zeros(1, 1, 1), torch.ones(1, 1, 1)
 COMMON = (
     "data.batch_size=647", "data.eval_batch_size=179", "trainer.max_epochs=2", "trainer.log_every_n_steps=1",
     "logger=csv", "+data.augment.translate._target_=blitz.data.augment.Translate",
@@ -37,53 +37,86 @@ COMMON = (
 BLITZ_TRAIN = (sys.executable, "-c", "from blitz.train import main; main()")  # what the console script does
 
 
-# -- the loader ----------------------------------------------------------------------------------------------------
+# -- steps of one process ------------------------------------------------------------------------------------------
 
 
-def loader(rank, world_size, n=103, batch_size=10, **options):
-    images = torch.randint(0, 256, (n, 1, 8, 8), dtype=torch.uint8, generator=generator("images"))
-    split = Split(images, torch.arange(n))
-    options = {"shuffle": True, "augment": [Flip(), Translate(2)]} | options
-    made = Loader(split, batch_size, ZERO, ONE, rank=rank, world_size=world_size, **options)
-    made.set_epoch(3)
-    return made
+class Task(LightningModule):
+    """Neither its training step nor its loader is like those of blitz: no batch_idx, a dict, and a plain DataLoader."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.layer = torch.nn.Linear(2, 1)
+
+    def training_step(self, batch):
+        return {"loss": self.layer(batch).square().mean()}
+
+    def validation_step(self, batch):
+        self.log("val/output", self.layer(batch).mean())
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=0.1)
 
 
-@pytest.mark.parametrize("world_size", [1, 2, 3, 5])
-@pytest.mark.parametrize("n", [101, 103, 100])
-def test_parts_make_up_the_batches_of_one_process(world_size, n):
-    whole = list(loader(0, 1, n))
-    parts = [list(loader(rank, world_size, n)) for rank in range(world_size)]
-    assert {len(part) for part in parts} == {len(whole)}, "all take the same number of steps"
-    for index, (images, labels) in enumerate(whole):
-        assert torch.equal(torch.cat([part[index][0] for part in parts]), images)
-        assert torch.equal(torch.cat([part[index][1] for part in parts]), labels)
-        sizes = [len(part[index][1]) for part in parts]
-        assert max(sizes) - min(sizes) <= 1
+@pytest.fixture
+def fit(tmp_path):
+    """``fit(strategy, loader)``: the task after an epoch, and its metrics."""
+
+    def run(strategy, loader):
+        quiet = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
+        trainer = Trainer(accelerator="cpu", devices=1, strategy=strategy, max_epochs=1, **quiet)
+        task = Task()
+        trainer.fit(task, loader, loader)
+        return task, trainer.callback_metrics
+
+    yield run
+    if distributed.is_initialized():
+        distributed.destroy_process_group()
+    for name in ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK", "LOCAL_RANK", "WORLD_SIZE"):
+        os.environ.pop(name, None)
 
 
-@pytest.mark.parametrize("world_size", [2, 3])
-def test_weighed_means_of_the_parts_are_the_mean_of_the_batch(world_size):
-    loaders = [loader(rank, world_size, n=101) for rank in range(world_size)]
-    for index, batches in enumerate(zip(*loaders, strict=True)):
-        labels = [part.double() for _, part in batches]
-        weighed = [
-            made.weight(index) * (part.mean() if len(part) else 0) for made, part in zip(loaders, labels, strict=True)
-        ]
-        assert float(sum(weighed) / world_size) == pytest.approx(float(torch.cat(labels).mean()))
+def test_any_loader_and_training_step_behaves_as_in_lightning(fit):
+    loader = DataLoader(torch.randn(10, 2, generator=generator("x")), 4)
+    ours, metrics = fit(DDP(), loader)
+    reference, expected = fit(DDPStrategy(), loader)
+    assert torch.equal(ours.layer.weight, reference.layer.weight)
+    assert not torch.equal(ours.layer.weight, Task().layer.weight)
+    assert metrics == expected
 
 
-@pytest.mark.parametrize("workers", [0, 1])
-def test_a_part_without_an_image_of_files(workers):
-    """What is decoded when it is asked for has no shape before."""
-    files = Files(["a", "b", "c"], decode_nothing)
-    batches = list(Loader(Split(files, torch.arange(3)), 2, ZERO, ONE, rank=1, world_size=2, workers=workers))
-    assert [tuple(images.shape) for images, _ in batches] == [(1, 1, 4, 4), (0, 1, 4, 4)]
-    assert [labels.tolist() for _, labels in batches] == [[1], []]
+class Parts:
+    """A loader whose second batch is an empty part, and whose third counts half."""
+
+    def __init__(self, *batches):
+        self.batches = batches
+
+    def __len__(self):
+        return len(self.batches)
+
+    def __iter__(self):
+        return iter(self.batches)
+
+    def weight(self, batch_idx):
+        return (1.0, 0.0, 0.5)[batch_idx]
+
+    def is_empty(self, batch):
+        return not len(batch)
 
 
-def decode_nothing(path):
-    return torch.zeros(1, 4, 4, dtype=torch.uint8)
+def test_an_empty_part_takes_part_with_zeros_and_is_not_evaluated(fit):
+    batches = list(torch.randn(2, 4, 2, generator=generator("x")))
+    empty = torch.empty(0, 2)
+    ours, metrics = fit(DDP(), Parts(batches[0], empty, batches[1]))
+    reference = Task()
+    optimizer = reference.configure_optimizers()
+    for weight, batch in zip((1.0, 0.5), batches, strict=True):
+        optimizer.zero_grad()
+        (reference.training_step(batch)["loss"] * weight).backward()
+        optimizer.step()
+    torch.testing.assert_close(ours.layer.weight, reference.layer.weight)
+    assert metrics["val/output"].isfinite(), "the mean of an empty part would be nan"
+    assert "training_step" not in vars(ours)
 
 
 # -- whole runs ----------------------------------------------------------------------------------------------------

@@ -31,7 +31,7 @@ class Flip:
 
     def __init__(self, mode: Literal["random", "alternating"] = "random") -> None:
         if mode not in ("random", "alternating"):
-            raise UserError(f"data.augment.flip.mode={mode} is not valid; there are random, alternating")
+            raise UserError(f"data.augment.flip.mode={mode}: not a valid mode; expected random, alternating")
         self.mode = mode
 
     def draw(self, n: int, seed: int, epoch: int) -> Tensor:
@@ -51,7 +51,7 @@ class Translate:
 
     def __init__(self, pixels: int = 2) -> None:
         if pixels < 1:
-            raise UserError(f"data.augment.translate.pixels={pixels} is not valid: it must be a whole number >= 1")
+            raise UserError(f"data.augment.translate.pixels={pixels}: not a valid number; expected a whole number >= 1")
         self.pixels = pixels
 
     def draw(self, n: int, seed: int, epoch: int) -> Tensor:
@@ -76,7 +76,7 @@ class Cutout:
 
     def __init__(self, size: int = 8) -> None:
         if size < 1:
-            raise UserError(f"data.augment.cutout.size={size} is not valid: it must be a whole number >= 1")
+            raise UserError(f"data.augment.cutout.size={size}: not a valid number; expected a whole number >= 1")
         self.size = size
 
     def draw(self, n: int, seed: int, epoch: int) -> Tensor:

@@ -111,9 +111,7 @@ class Transform:
             raise UserError(f"data.fit={fit}: no such method; expected {', '.join(FITS)}")
         for name, values in (("mean", mean), ("std", std)):
             if len(values) not in (1, channels):
-                raise UserError(
-                    f"data.{name}={list(values)}: {len(values)} values; expected 1 or {channels} (channels)"
-                )
+                raise UserError(f"data.{name}={list(values)}: not a valid number of values; expected 1 or {channels}")
         self.channels, self.image_size, self.fit = channels, image_size, fit
         self.mean, self.std = (torch.tensor(values).reshape(-1, 1, 1) for values in (mean, std))
 
