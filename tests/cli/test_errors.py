@@ -36,7 +36,7 @@ WRONG = {
     "missing value": (["data=image_folder"], "data.root must be given: add data.root=VALUE"),
     "no such folder": (["data=image_folder", "data.root=nowhere"], "data.root=nowhere: no folder nowhere"),
     "channels": (["model=resnet18"], "resnet18 takes images of 3 channels, but the data has data.channels=1"),
-    "image size": (["data.image_size=8"], "Net takes images of 16x16 pixels or more, not 8x8"),
+    "image size": (["data.image_size=8"], "data.image_size=8: too small for Net; expected 16 or more"),
     "metric": (
         ["optimized_metric=val/accuracy"],
         "optimized_metric=val/accuracy will not be logged; did you mean val/acc?",

@@ -1,7 +1,7 @@
-"""ddp against one process: the same figures however many processes there are, and no process that outlives its run.
+"""ddp against one process: the same metrics for any number of processes, and no process that outlives its run.
 
-Real gloo processes, real signals. The sizes divide by nothing: 1,295 training images make batches of 647, 647 and 1,
-and 359 test images batches of 179, 179 and 1, of which some processes have no image.
+The gloo processes and the signals are real. No size divides evenly: 1,295 training images make batches of 647, 647 and
+1, and 359 test images make batches of 179, 179 and 1, so some processes have an empty part.
 """
 
 import contextlib
@@ -122,15 +122,15 @@ def test_an_empty_part_takes_part_with_zeros_and_is_not_evaluated(fit):
 # -- whole runs ----------------------------------------------------------------------------------------------------
 
 
-def start(words, cwd=PROJECT, **variables):
+def start(command, cwd=PROJECT, **variables):
     environment = {**os.environ, **variables}
     return subprocess.Popen(
-        [*words], cwd=cwd, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [*command], cwd=cwd, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
 
 
 def end(*started):
-    """Standard output and error of each; all of them ended well."""
+    """Return standard output and error of each process; all of them must succeed."""
     texts = [process.communicate(timeout=300) for process in started]
     assert [process.returncode for process in started] == [0] * len(started), texts
     return texts
@@ -144,7 +144,7 @@ def free_port():
 
 @pytest.fixture(scope="module")
 def single(tmp_path_factory):
-    """One process, this one, without any of what this file tests."""
+    """The reference: this process alone, with device=cpu."""
     folder = tmp_path_factory.mktemp("single")
     with pytest.MonkeyPatch.context() as patch:
         for seed in (1, 2):
@@ -156,8 +156,8 @@ def single(tmp_path_factory):
 @pytest.fixture(scope="module")
 def sweep(tmp_path_factory):
     folder = tmp_path_factory.mktemp("sweep")
-    words = ("-m", *COMMON, "trainer.devices=1,2", "seed=1,2", "device=ddp_cpu", f"hydra.sweep.dir={folder}")
-    (out, err), = end(start([sys.executable, "-m", "blitz.train", *words]))  # fmt: skip
+    overrides = ("-m", *COMMON, "trainer.devices=1,2", "seed=1,2", "device=ddp_cpu", f"hydra.sweep.dir={folder}")
+    (out, err), = end(start([sys.executable, "-m", "blitz.train", *overrides]))  # fmt: skip
     assert err == ""
     jobs = [path.parent for path in folder.glob("*/metrics.json")]
     found = {(config["trainer"]["devices"], config["seed"]): job for job in jobs for config in [_config(job)]}
@@ -166,28 +166,35 @@ def sweep(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory):
-    """Three processes, by the console script, from elsewhere, with words that a shell or Hydra might trip over."""
+    """Three processes, started by the console script in another directory, with overrides that are hard to quote."""
     folder = tmp_path_factory.mktemp("else where")
     run = folder / "it's [3] of, them"
-    words = (
+    overrides = (
         *COMMON, "device=ddp_cpu", "trainer.devices=3", "seed=1", f'hydra.run.dir="{run}"',
         """data.classes=["0 or O",'[1]',"it's","3=3",'4"',"5","6","7","8","9"]""",
     )  # fmt: skip
-    (out, err), = end(start([*BLITZ_TRAIN, *words], cwd=folder))  # fmt: skip
+    (out, err), = end(start([*BLITZ_TRAIN, *overrides], cwd=folder))  # fmt: skip
     assert err == ""
     return run, out
 
 
 @pytest.fixture(scope="module")
 def two_nodes(tmp_path_factory):
-    """Two torchruns of one process each, as on two machines; only rank 0 reads the command line."""
+    """Two torchruns of one process each, as on two machines. Only rank 0 reads the command line."""
     folder = tmp_path_factory.mktemp("nodes")
     address = ("--master-addr=127.0.0.1", f"--master-port={free_port()}", "--nnodes=2", "--nproc-per-node=1")
     torchrun = (sys.executable, "-m", "torch.distributed.run", *address)
-    words = (*COMMON, "device=ddp_cpu", "trainer.devices=1", "trainer.num_nodes=2", "seed=2")
+    overrides = (*COMMON, "device=ddp_cpu", "trainer.devices=1", "trainer.num_nodes=2", "seed=2")
     nodes = [
         start(
-            [*torchrun, f"--node-rank={rank}", "-m", "blitz.train", *words, f"hydra.run.dir={folder}/now-${{now:%f}}"]
+            [
+                *torchrun,
+                f"--node-rank={rank}",
+                "-m",
+                "blitz.train",
+                *overrides,
+                f"hydra.run.dir={folder}/now-${{now:%f}}",
+            ]
         )
         for rank in (0, 1)
     ]
@@ -199,10 +206,17 @@ def two_nodes(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def slurm(tmp_path_factory):
-    """Two tasks of one node, by the variables that srun gives them."""
+    """Two tasks of one node, with the variables that srun sets."""
     folder = tmp_path_factory.mktemp("slurm")
-    words = (*BLITZ_TRAIN, *COMMON, "device=ddp_cpu", "trainer.devices=2", "seed=1", f"hydra.run.dir={folder / 'run'}")
-    tasks = [start(words, **_slurm(rank), MASTER_PORT=port) for port in [free_port()] for rank in (0, 1)]
+    command = (
+        *BLITZ_TRAIN,
+        *COMMON,
+        "device=ddp_cpu",
+        "trainer.devices=2",
+        "seed=1",
+        f"hydra.run.dir={folder / 'run'}",
+    )
+    tasks = [start(command, **_slurm(rank), MASTER_PORT=port) for port in [free_port()] for rank in (0, 1)]
     (out, _), (other, _) = end(*tasks)
     assert other == ""
     return folder / "run", out
@@ -219,7 +233,7 @@ def _config(run):
     return yaml.safe_load((run / "config.yaml").read_text())
 
 
-def _figures(run):
+def _metrics(run):
     return json.loads((run / "metrics.json").read_text())
 
 
@@ -231,7 +245,7 @@ def _losses(run):
 
 
 def _counts(run):
-    """By class, and by true and predicted class; one of the runs has other names for the classes."""
+    """Return the counts by class and the confusion matrix, without the names of the classes: one run has others."""
     tables = []
     for name in ("per_class.csv", "confusion.csv"):
         with (run / name).open() as file:
@@ -248,10 +262,10 @@ def _all(single, sweep, alone, two_nodes, slurm):
     return [(single / str(seed), run) for seed, runs in by_seed.items() for run in runs]
 
 
-def test_the_loss_curve_is_that_of_one_process(single, sweep, alone, two_nodes, slurm):
+def test_the_loss_curve_equals_that_of_one_process(single, sweep, alone, two_nodes, slurm):
     for one, run in _all(single, sweep, alone, two_nodes, slurm):
         torch.testing.assert_close(_losses(run), _losses(one), rtol=1e-4, atol=1e-6)
-        assert _figures(run)["train/loss"] == pytest.approx(_figures(one)["train/loss"], rel=1e-4)
+        assert _metrics(run)["train/loss"] == pytest.approx(_metrics(one)["train/loss"], rel=1e-4)
     assert not torch.allclose(_losses(single / "1"), _losses(single / "2"), rtol=1e-2), "the seed matters"
 
 
@@ -259,12 +273,12 @@ def test_evaluation_neither_repeats_nor_drops_an_image(single, sweep, alone, two
     for one, run in _all(single, sweep, alone, two_nodes, slurm):
         assert _counts(run) == _counts(one)
         assert sum(int(count) for row in _counts(run)[1] for count in row) == 359
-        assert _figures(run)["test/acc"] == _figures(one)["test/acc"]
-        assert _figures(run)["val/acc"] == _figures(one)["val/acc"]
-        assert _figures(run)["test/loss"] == pytest.approx(_figures(one)["test/loss"], rel=1e-4)
+        assert _metrics(run)["test/acc"] == _metrics(one)["test/acc"]
+        assert _metrics(run)["val/acc"] == _metrics(one)["val/acc"]
+        assert _metrics(run)["test/loss"] == pytest.approx(_metrics(one)["test/loss"], rel=1e-4)
 
 
-def test_weights_are_those_of_one_process(single, sweep, alone, two_nodes, slurm):
+def test_the_weights_equal_those_of_one_process(single, sweep, alone, two_nodes, slurm):
     for one, run in _all(single, sweep, alone, two_nodes, slurm):
         ours, whole = (torch.load(path / "checkpoints/last.ckpt", weights_only=True) for path in (run, one))
         assert ours["state_dict"].keys() == whole["state_dict"].keys()
@@ -272,20 +286,20 @@ def test_weights_are_those_of_one_process(single, sweep, alone, two_nodes, slurm
             torch.testing.assert_close(ours["state_dict"][name], weight, rtol=0, atol=1e-4)
 
 
-def test_a_job_of_a_sweep_is_the_run_started_alone(sweep, two_nodes, slurm):
+def test_a_job_of_a_sweep_equals_the_same_run_alone(sweep, two_nodes, slurm):
     found, out = sweep
     assert found.keys() == {(1, 1), (1, 2), (2, 1), (2, 2)}
     assert out.count("on each of 2 devices") == 2
     for job, run in ((found[2, 2], two_nodes[0]), (found[2, 1], slurm[0])):
-        assert torch.equal(_losses(job), _losses(run)), "bit by bit"
-        assert _figures(job) == _figures(run)
+        assert torch.equal(_losses(job), _losses(run)), "bit for bit"
+        assert _metrics(job) == _metrics(run)
 
 
-def test_one_folder_to_which_the_other_ranks_add_nothing(single, sweep, alone, two_nodes, slurm):
+def test_the_other_ranks_add_nothing_to_the_run_directory(single, sweep, alone, two_nodes, slurm):
     expected = {path.name for path in (single / "1").iterdir()} | {"git.diff"}
     for _, run in _all(single, sweep, alone, two_nodes, slurm):
         assert {path.name for path in run.iterdir()} | {"git.diff"} == expected, (
-            "git.diff: the tree may change meanwhile"
+            "git.diff: the working tree may change meanwhile"
         )
 
 
@@ -294,17 +308,17 @@ def test_both_batch_sizes_are_printed(alone, two_nodes):
     assert "batch          647 images, 324 on each of 2 devices" in two_nodes[1]
 
 
-def test_words_reach_every_rank_as_they_were_written(alone):
+def test_overrides_reach_every_rank_unchanged(alone):
     run, out = alone
     assert _config(run)["data"]["classes"][:5] == ["0 or O", "[1]", "it's", "3=3", '4"']
-    assert "test/acc/0 or O" in _figures(run)
+    assert "test/acc/0 or O" in _metrics(run)
     assert out.rstrip().endswith(run.name)
     assert _losses(run).isfinite().all()
 
 
-def test_eval_takes_the_same_devices(single, command, tmp_path):
+def test_eval_on_two_processes_equals_the_test_of_the_run(single, command, tmp_path):
     command("blitz-eval", f"run={single / '1'}", "device=ddp_cpu", f"hydra.run.dir={tmp_path / 'eval'}")
-    again, trained = _figures(tmp_path / "eval"), _figures(single / "1")
+    again, trained = _metrics(tmp_path / "eval"), _metrics(single / "1")
     assert again.pop("test/loss") == pytest.approx(trained["test/loss"], rel=1e-5)
     assert again == {key: value for key, value in trained.items() if key.startswith("test/") and key != "test/loss"}
     assert _counts(tmp_path / "eval") == _counts(single / "1")
@@ -324,8 +338,8 @@ class RaiseOnRank(Callback):
 
 def test_a_rank_that_raises_ends_the_run(tmp_path):
     run = tmp_path / "run"
-    words = ("+callback.broken._target_=tests.device.test_ddp.RaiseOnRank", "+callback.broken.rank=1")
-    began = start([sys.executable, "-m", "blitz.train", *COMMON, *words, "device=ddp_cpu", f"hydra.run.dir={run}"])
+    overrides = ("+callback.broken._target_=tests.device.test_ddp.RaiseOnRank", "+callback.broken.rank=1")
+    began = start([sys.executable, "-m", "blitz.train", *COMMON, *overrides, "device=ddp_cpu", f"hydra.run.dir={run}"])
     _out, err = began.communicate(timeout=120)
     assert began.returncode == 1
     assert re.fullmatch(
@@ -350,7 +364,7 @@ def test_a_rank_that_is_killed_ends_the_run(victim, when, tmp_path):
     assert began.returncode == 1
     assert err.splitlines()[-1] == f"blitz-train: rank {victim} was killed by SIGKILL", err
     assert not [pid for pid in ranks if _alive(pid)]
-    assert (tmp_path / "run").exists() == (when == "mid-epoch"), "a run that never began leaves nothing"
+    assert (tmp_path / "run").exists() == (when == "mid-epoch"), "a run that never began leaves no directory"
 
 
 @linux
@@ -365,9 +379,9 @@ def test_ranks_end_with_the_process_that_made_them(tmp_path):
 
 
 def _under_way(run, when):
-    """A run of two processes that would go on for long, and the processes by rank."""
-    words = ("device=ddp_cpu", "trainer.max_epochs=10000", "seed=0", f"hydra.run.dir={run}")
-    began = start([sys.executable, "-m", "blitz.train", *words])
+    """Return a long run of two processes, and its processes by rank."""
+    overrides = ("device=ddp_cpu", "trainer.max_epochs=10000", "seed=0", f"hydra.run.dir={run}")
+    began = start([sys.executable, "-m", "blitz.train", *overrides])
     deadline = time.monotonic() + 60
     while len(ranks := _ranks(began.pid)) < 2 and time.monotonic() < deadline:
         time.sleep(0.02)
@@ -396,16 +410,19 @@ def _proc(pid, name):
 
 
 @pytest.mark.parametrize(
-    ("words", "answer"),
+    ("overrides", "answer"),
     [
-        (["device=cpu"], "2 processes were started, but device=cpu is one: use device=ddp or ddp_cpu"),
-        (["device=ddp_cpu", "trainer.devices=3"], "but trainer.devices=3 and trainer.num_nodes=1 ask for 3"),
+        (["device=cpu"], "device=cpu: it takes one process, but 2 were started; expected device=ddp or ddp_cpu"),
+        (
+            ["device=ddp_cpu", "trainer.devices=3"],
+            "trainer.devices=3 with trainer.num_nodes=1: expected 3 processes, but 2 were started",
+        ),
     ],
 )
-def test_refusals_of_what_was_started(words, answer, tmp_path):
-    """Rank 0 alone says it, and the others do not wait for it."""
-    words = (*BLITZ_TRAIN, *words, f"hydra.run.dir={tmp_path / 'run'}")
-    tasks = [start(words, **_slurm(rank), MASTER_PORT=port) for port in [free_port()] for rank in (0, 1)]
+def test_a_wrong_number_of_processes_is_refused(overrides, answer, tmp_path):
+    """Only rank 0 says so, and the other ranks do not wait for it."""
+    command = (*BLITZ_TRAIN, *overrides, f"hydra.run.dir={tmp_path / 'run'}")
+    tasks = [start(command, **_slurm(rank), MASTER_PORT=port) for port in [free_port()] for rank in (0, 1)]
     (_, err), (_, other) = (task.communicate(timeout=60) for task in tasks)
     assert answer in err.splitlines()[-1]
     assert (tasks[0].returncode, other) == (1, "")
@@ -413,22 +430,25 @@ def test_refusals_of_what_was_started(words, answer, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("words", "answer"),
+    ("overrides", "answer"),
     [
-        (["device=ddp_cpu", "trainer.devices=3", "data.batch_size=2"], "data.batch_size=2 is smaller than the number"),
-        (["device=ddp_cpu", "trainer.num_nodes=2"], "trainer.num_nodes=2: start it on every node, by torchrun or srun"),
-        (["device=ddp_cpu", "trainer.devices=0"], "trainer.devices=0 is not valid"),
-        (["device=ddp_cpu", "trainer.devices=some"], "trainer.devices=some is not valid"),
-        (["device=cpu", "trainer.devices=2"], "choose how the run is spread by device=ddp, ddp_cpu, dp or dp_cpu"),
+        (
+            ["device=ddp_cpu", "trainer.devices=3", "data.batch_size=2"],
+            "data.batch_size=2: smaller than the number of processes",
+        ),
+        (["device=ddp_cpu", "trainer.num_nodes=2"], "trainer.num_nodes=2: start one process per device on every node"),
+        (["device=ddp_cpu", "trainer.devices=0"], "trainer.devices=0: not a valid value"),
+        (["device=ddp_cpu", "trainer.devices=some"], "trainer.devices=some: not a valid value"),
+        (["device=cpu", "trainer.devices=2"], "several devices need a device config; expected device=ddp, ddp_cpu"),
         (["device=dp_cpu", "trainer.devices=1"], "dp needs at least two devices, got 1"),
         (["device=dp"], "this machine has no cuda device"),
     ],
 )
-def test_refusals(words, answer, train, tmp_path):
-    if "device=dp" in words and torch.cuda.is_available():
+def test_devices_that_do_not_fit_are_refused(overrides, answer, train, tmp_path):
+    if "device=dp" in overrides and torch.cuda.is_available():
         pytest.skip("there is a GPU")
     with pytest.raises(SystemExit) as exit:
-        train(*words)
+        train(*overrides)
     assert answer in str(exit.value.code)
     assert "\n" not in str(exit.value.code)
     assert not (tmp_path / "run").exists()

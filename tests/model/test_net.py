@@ -1,7 +1,10 @@
+"""The tutorial's network: its structure, sizes and arithmetic."""
+
 import pytest
 import torch
 import torch.nn.functional as F
 
+from blitz.errors import UserError
 from blitz.model.net import Net
 
 
@@ -41,6 +44,6 @@ def test_other_sizes(channels, size, classes):
     assert Net(channels, classes, size)(torch.randn(2, channels, size, size)).shape == (2, classes)
 
 
-def test_too_small():
-    with pytest.raises(ValueError, match="16x16 pixels or more, not 15x15"):
+def test_images_that_are_too_small_are_refused():
+    with pytest.raises(UserError, match=r"data.image_size=15: too small for Net; expected 16 or more"):
         Net(image_size=15)

@@ -1,6 +1,7 @@
-"""Augmentation: pure functions of a whole batch on its device, with a draw of its own for each image.
+"""Augmentations: pure functions of a whole batch on its device, with random parameters for each image.
 
-torchvision's transforms draw once for all that they are given; image by image they would take longer than the training.
+torchvision's transforms draw one set of parameters per call. Calling them image by image would take longer than the
+training.
 """
 
 from typing import Literal, Protocol
@@ -13,19 +14,19 @@ from blitz.errors import UserError
 
 
 class Augmentation(Protocol):
-    """Two halves, so that what an image becomes does not depend on the batch or on the process that it falls into."""
+    """Draw and apply separately, so that the result for an image depends neither on its batch nor on the process."""
 
     def draw(self, n: int, seed: int, epoch: int) -> Tensor:
-        """Random parameters on the CPU, a row for each of the split's ``n`` images, in the split's order."""
+        """Return random parameters on the CPU: one row for each of the split's ``n`` images, in the split's order."""
 
     def apply(self, images: Tensor, draws: Tensor) -> Tensor:
-        """uint8 ``(b, channels, size, size)``, changed by its ``b`` rows of draws."""
+        """Return uint8 ``(b, channels, size, size)``, changed by ``b`` rows of parameters."""
 
 
 class Flip:
-    """Left to right, half of the images.
+    """Flip half of the images horizontally.
 
-    ``alternating`` draws for the first epoch alone and then flips every image in every other epoch, which learns faster
+    ``alternating`` draws only for the first epoch, and then flips every image in every other epoch, which learns faster
     (Jordan, "94% on CIFAR-10 in 3.29 Seconds on a Single GPU", 2024, section 3.3).
     """
 
@@ -41,13 +42,13 @@ class Flip:
         return first ^ bool(epoch % 2)
 
     def apply(self, images: Tensor, draws: Tensor) -> Tensor:
-        # Picking from both sides is three times as fast as torch.where, which goes pixel by pixel.
+        # Selecting from both versions is three times as fast as torch.where, which goes pixel by pixel.
         n = len(images)
         return torch.cat([images, images.flip(3)]).index_select(0, torch.arange(n, device=images.device) + n * draws)
 
 
 class Translate:
-    """Shift by up to ``pixels`` each way; what comes into view mirrors the border."""
+    """Shift by up to ``pixels`` in each direction, and mirror the image at its border."""
 
     def __init__(self, pixels: int = 2) -> None:
         if pixels < 1:
@@ -59,20 +60,20 @@ class Translate:
 
     def apply(self, images: Tensor, draws: Tensor) -> Tensor:
         n, channels, _, size = images.shape
-        place = torch.arange(-self.pixels, size - self.pixels, device=images.device)
-        rows, columns = (_mirror(place + draw[:, None], size) for draw in draws.unbind(1))
-        # One gather by flat index: four times as fast as to pad all images and to pick a window of each.
+        positions = torch.arange(-self.pixels, size - self.pixels, device=images.device)
+        rows, columns = (_mirror(positions + draw[:, None], size) for draw in draws.unbind(1))
+        # One gather by flat index is four times as fast as padding all images and cutting a window out of each.
         flat = (rows[:, :, None] * size + columns[:, None, :]).reshape(n, 1, -1).expand(-1, channels, -1)
         return images.flatten(2).gather(2, flat).reshape(images.shape)
 
 
-def _mirror(place: Tensor, size: int) -> Tensor:
-    """Indices below 0 or from ``size`` on, reflected at the border pixel, which is not repeated."""
-    return (size - 1) - ((size - 1) - place.abs()).abs()
+def _mirror(positions: Tensor, size: int) -> Tensor:
+    """Reflect indices below 0 and from ``size`` on at the border pixel, which is not repeated."""
+    return (size - 1) - ((size - 1) - positions.abs()).abs()
 
 
 class Cutout:
-    """A grey square of ``size`` pixels, centred anywhere in the image (DeVries and Taylor, 2017)."""
+    """Cover a square of ``size`` pixels, centred anywhere in the image, with grey (DeVries and Taylor, 2017)."""
 
     def __init__(self, size: int = 8) -> None:
         if size < 1:
@@ -85,9 +86,9 @@ class Cutout:
     def apply(self, images: Tensor, draws: Tensor) -> Tensor:
         side = images.shape[-1]
         start = (draws * side).long() - self.size // 2
-        place = torch.arange(side, device=images.device)
-        inside = ((place >= s[:, None]) & (place < s[:, None] + self.size) for s in start.unbind(1))
-        # Bytes of ones and of zeros: masked_fill, pixel by pixel, takes two to three times as long.
-        rows, columns = (here.to(torch.uint8).neg() for here in inside)
+        positions = torch.arange(side, device=images.device)
+        inside = ((positions >= s[:, None]) & (positions < s[:, None] + self.size) for s in start.unbind(1))
+        # Bytes of ones and zeros: masked_fill goes pixel by pixel and takes two to three times as long.
+        rows, columns = (mask.to(torch.uint8).neg() for mask in inside)
         square = rows[:, None, :, None] & columns[:, None, None, :]
         return (images & ~square) | (square & 128)

@@ -1,1 +1,1 @@
-"""How a run is spread over devices. Models and tasks do not know."""
+"""Strategies that spread a run over devices. Models and tasks do not know how many devices there are."""

@@ -1,1 +1,1 @@
-"""Networks, in torch alone."""
+"""Networks. They need only torch."""
