@@ -33,6 +33,7 @@ def train(cfg: DictConfig) -> float | None:
     seed_everything(cfg.seed, verbose=False)
     run = Run(Path(cfg.run_dir))
     trainer = build.trainer(config)
+    data = build.data(config)
     task = build.task(config)
     tune(task, config, on_cpu=trainer.strategy.root_device.type == "cpu")  # threads, memory format, compile: speed only
     if cfg.resume and cfg.threads is None:
@@ -40,7 +41,6 @@ def train(cfg: DictConfig) -> float | None:
     initial = checkpoint.initialize_from(task, cfg.init_from) if cfg.init_from and not run.saved else None
     if trainer.global_rank:  # every rank has built the same network; dropout differs between ranks
         seed_everything(cfg.seed + trainer.global_rank, verbose=False)
-    data = build.data(config)
     build.setup_data(data, trainer, "fit", "test")
     build.check_metrics(config, task, data)
 
