@@ -1,5 +1,6 @@
 """Explain any failure in one line: the bad value and the valid choices, or the location of a bug."""
 
+import contextlib
 import traceback
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import hydra
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException, OverrideParseException
 from omegaconf import OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
@@ -23,7 +25,7 @@ def explain(error: BaseException, config_name: str, overrides: Sequence[str]) ->
         if isinstance(cause, UserError):
             return " ".join(str(cause).split())
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
-        return _explain_choice(str(error.missing_cfg_file))
+        return _explain_choice(error)
     if isinstance(error, OverrideParseException):
         return f"cannot read {error.override!r}; expected key=value, with quotes around spaces, commas and brackets"
     if isinstance(error, ConfigCompositionException) and (line := _explain_key(error, config_name, overrides)):
@@ -37,9 +39,9 @@ def explain(error: BaseException, config_name: str, overrides: Sequence[str]) ->
     return f"{type(error).__name__}: {text} ({_location(error)}; HYDRA_FULL_ERROR=1 shows the traceback)"
 
 
-def _explain_choice(missing: str) -> str:
-    group, _, choice = missing.rpartition("/")
-    choices = sorted(path.stem for path in (CONFIGS / group).glob("[!_]*.yaml"))
+def _explain_choice(error: MissingConfigException) -> str:
+    group, _, choice = str(error.missing_cfg_file).rpartition("/")
+    choices = sorted(option for option in error.options or () if not option.startswith("_"))
     return f"{group}={choice}: no such choice; {_suggestion(choice, choices)}Choices: {', '.join(choices)}"
 
 
@@ -64,8 +66,12 @@ def _is_at_fault(error: ConfigCompositionException, key: str) -> bool:
     return full_key is not None and (key == full_key or key.startswith(f"{full_key}."))
 
 
-def _parse(overrides: Sequence[str]) -> list:  # type: ignore[type-arg]
-    return OverridesParser.create().parse_overrides([text for text in overrides if not text.startswith("-")])
+def _parse(arguments: Sequence[str]) -> Iterator[Override]:
+    """Yield the overrides among the arguments, without options such as ``--cfg job``."""
+    for text in arguments:
+        if not text.startswith("-"):
+            with contextlib.suppress(OverrideParseException):  # the value of an option
+                yield from OverridesParser.create().parse_overrides([text])
 
 
 def _known_keys(config_name: str, overrides: Sequence[str]) -> list[str]:
@@ -73,7 +79,7 @@ def _known_keys(config_name: str, overrides: Sequence[str]) -> list[str]:
     GlobalHydra.instance().clear()
     with hydra.initialize_config_dir(str(CONFIGS), version_base="1.3"):
         try:
-            cfg = hydra.compose(config_name, [text for text in overrides if not text.startswith("-")])
+            cfg = hydra.compose(config_name, [str(override.input_line) for override in _parse(overrides)])
         except HydraException:  # the command line holds a second mistake
             cfg = hydra.compose(config_name)
     keys = {str(key) for key in cfg}
