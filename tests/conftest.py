@@ -1,11 +1,12 @@
-"""Tiny data of every kind, and the entry points as functions."""
+"""Tiny data of every kind, and the console scripts as functions."""
 
 import os
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
-# One thread a process: tests run side by side. Before torch is imported, which reads it once.
+# One thread per process: tests run side by side. Set before torch is imported, which reads it once.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
@@ -19,10 +20,11 @@ from blitz.config.paths import PROJECT
 
 DATA = PROJECT / "data"
 QUICK = ("trainer.max_epochs=1", "trainer.limit_train_batches=3", "trainer.log_every_n_steps=1")
+OVERRIDES = ("device=cpu", *QUICK, "seed=1", "schedule=constant", "optimizer=sgd", "optimizer.lr=0.01")
 
 
 def pytest_configure() -> None:
-    """The tests are one process and ask servers of their own, whatever the machine they run on says."""
+    """Run the tests as one process that reaches its own servers, even in a job of SLURM or behind a proxy."""
     os.environ["NO_PROXY"] = "127.0.0.1,localhost"
     launchers = [name for name in os.environ if name.startswith("SLURM_")] + ["RANK", "LOCAL_RANK", "WORLD_SIZE"]
     for name in launchers:
@@ -31,7 +33,7 @@ def pytest_configure() -> None:
 
 @pytest.fixture(autouse=True)
 def _as_torch_has_it() -> None:
-    """Not as the run of an earlier test has set it for the whole process."""
+    """Restore torch's default, which the run of an earlier test may have changed for the whole process."""
     torch.backends.mkldnn.enabled = True  # type: ignore[assignment]
 
 
@@ -43,20 +45,20 @@ def mnist() -> Path:
 @pytest.fixture
 def cifar10_folder() -> Path:
     return _real(
-        "cifar10-jpeg/train", "lay CIFAR-10 out there as an image folder: cifar10-jpeg/{train,test}/<class>/*.jpg"
+        "cifar10-jpeg/train", "write CIFAR-10 there as an image folder: cifar10-jpeg/{train,test}/<class>/*.jpg"
     ).parent
 
 
 def _real(name: str, how: str) -> Path:
     path = DATA / name
     if not path.exists():
-        pytest.skip(f"{path} is not there: {how}")
+        pytest.skip(f"{path} does not exist: {how}")
     return path
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """An image folder: 3 classes, 12 training and 4 test images each, of one colour a class with noise."""
+    """Return an image folder: 3 classes with 12 training and 4 test images each, one noisy colour per class."""
     generator = torch.Generator().manual_seed(0)
     for split, n in (("train", 12), ("test", 4)):
         for label, name in enumerate(("apple", "blueberry", "grün")):
@@ -71,11 +73,11 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def train(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
-    """``train(*overrides)``: blitz-train in this process, in a folder of the test's own; gives that folder."""
+    """``train(*overrides)`` runs blitz-train in this process and returns the run directory, ``tmp_path / into``."""
 
     def run(*overrides: str, into: str = "run") -> Path:
         path = tmp_path / into
-        device = () if any("device=" in word for word in overrides) else ("device=cpu",)
+        device = () if any("device=" in override for override in overrides) else ("device=cpu",)
         call(monkeypatch, blitz.train.main, "blitz-train", *device, *overrides, f"hydra.run.dir={path}")
         return path
 
@@ -84,11 +86,50 @@ def train(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path
 
 @pytest.fixture
 def command(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """``command("blitz-eval", ...)``: an entry point in this process, with just these words on its command line."""
-    entry = {"blitz-train": blitz.train.main, "blitz-eval": blitz.eval.main}
-    return lambda name, *words: call(monkeypatch, entry[name], name, *words)
+    """``command("blitz-eval", *arguments)`` runs a console script in this process, with exactly these arguments."""
+    scripts = {"blitz-train": blitz.train.main, "blitz-eval": blitz.eval.main}
+    return lambda name, *arguments: call(monkeypatch, scripts[name], name, *arguments)
+
+
+@pytest.fixture
+def refused(command: Callable[..., None]) -> Callable[..., str]:
+    """``refused(*arguments)`` returns the one line with which blitz-train fails."""
+    return lambda *arguments: error_of(command, "blitz-train", *arguments)
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the directory of a finished run with ``OVERRIDES``. Tests must not change it."""
+    run = tmp_path_factory.mktemp("runs") / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        call(patch, blitz.train.main, "blitz-train", *OVERRIDES, f"hydra.run.dir={run}")
+    return run
+
+
+@pytest.fixture
+def unfinished(finished: Path, tmp_path: Path) -> Path:
+    """Return a copy of the run in another directory, in the state before it finished."""
+    run = shutil.copytree(finished, tmp_path / "moved")
+    (run / "metrics.json").unlink()
+    (run / "error.txt").write_text("it failed")
+    return run
 
 
 def call(monkeypatch: pytest.MonkeyPatch, main: Callable[[], None], *argv: str) -> None:
     monkeypatch.setattr(sys, "argv", list(argv))
     main()
+
+
+def error_of(script: Callable[..., object], *arguments: str) -> str:
+    """Return the one line with which ``script(*arguments)`` fails."""
+    with pytest.raises(SystemExit) as stopped:
+        script(*arguments)
+    message = str(stopped.value.code)
+    assert message.startswith("blitz-")
+    assert "\n" not in message
+    return message
+
+
+def contents(directory: Path) -> dict[Path, bytes]:
+    """Return every file below a directory, to compare later."""
+    return {path: path.read_bytes() for path in directory.rglob("*") if path.is_file()}

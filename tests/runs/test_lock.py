@@ -1,4 +1,4 @@
-"""One process at a time in a folder: real processes, really killed."""
+"""One process at a time holds a directory: real processes, killed for real."""
 
 import contextlib
 import errno
@@ -14,12 +14,14 @@ import time
 
 import pytest
 
-from blitz.runs import lock
+from blitz.runs import folder, lock
+from tests.conftest import OVERRIDES, contents
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from blitz.runs import lock
+from blitz.runs import folder, lock
+from tests.conftest import OVERRIDES, contents
 with lock.hold(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(600)
@@ -27,8 +29,8 @@ with lock.hold(Path(sys.argv[1])):
 
 
 @contextlib.contextmanager
-def holder(folder):
-    with subprocess.Popen([sys.executable, "-c", HOLD, str(folder)], stdout=subprocess.PIPE, text=True) as process:
+def holder(directory):
+    with subprocess.Popen([sys.executable, "-c", HOLD, str(directory)], stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout.readline() == "held\n"
             yield process
@@ -36,14 +38,14 @@ def holder(folder):
             process.kill()
 
 
-def test_the_second_is_told_who_holds_it(tmp_path):
+def test_second_process_is_told_who_holds_the_lock(tmp_path):
     with holder(tmp_path) as process, pytest.raises(ValueError, match="in use") as refusal, lock.hold(tmp_path):
         pass
     who = f"process {process.pid} on host {socket.gethostname()}"
-    assert str(refusal.value) == f"{tmp_path} is in use by {who}: wait for it, or end it first"
+    assert str(refusal.value) == f"{tmp_path} is in use by {who}; wait for it, or end it first"
 
 
-def test_a_dead_holder_holds_nothing(tmp_path):
+def test_dead_process_holds_no_lock(tmp_path):
     with holder(tmp_path) as process:
         process.kill()
         process.wait()
@@ -53,16 +55,16 @@ def test_a_dead_holder_holds_nothing(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_in_one_process_too(tmp_path):
-    with lock.hold(tmp_path), pytest.raises(ValueError, match=f"process {os.getpid()} "), lock.held(tmp_path):
+def test_lock_is_exclusive_within_a_process(tmp_path):
+    with lock.hold(tmp_path), pytest.raises(ValueError, match=f"process {os.getpid()} "), lock.hold(tmp_path):
         pass
     with lock.hold(tmp_path):
         pass
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows does not fork")
-def test_a_forked_worker_does_not_hold_it(tmp_path):
-    """As a data loader's, which lives on for seconds when its parent was killed."""
+def test_forked_worker_does_not_hold_the_lock(tmp_path):
+    """A data loader's worker lives for seconds after its parent was killed."""
     program = HOLD.replace('print("held"', 'worker = __import__("os").fork()\n    if worker: print("held"')
     with subprocess.Popen(
         [sys.executable, "-c", program, str(tmp_path)], stdout=subprocess.PIPE, text=True, start_new_session=True
@@ -71,36 +73,36 @@ def test_a_forked_worker_does_not_hold_it(tmp_path):
             assert process.stdout.readline() == "held\n"
             process.kill()
             process.wait()
-            assert any(_free(tmp_path) for _ in range(50)), "the worker lives for minutes"
+            assert any(_is_free(tmp_path) for _ in range(50)), "the worker itself lives for minutes"
         finally:
             os.killpg(process.pid, signal.SIGKILL)
 
 
-def _free(folder):
-    """Asked a moment after the fork: the worker lets go as its first act."""
+def _is_free(directory):
+    """Return whether the lock is free. A worker releases it first of all, a moment after the fork."""
     try:
-        with lock.hold(folder):
+        with lock.hold(directory):
             return True
     except ValueError:
         time.sleep(0.1)
         return False
 
 
-def _hammer(folder, counts, seconds):
+def _acquire_repeatedly(directory, counts, seconds):
     end, inside = time.monotonic() + seconds, 0
     while time.monotonic() < end:
-        with contextlib.suppress(ValueError), lock.hold(folder):
-            marker = os.open(folder / "inside", os.O_CREAT | os.O_EXCL)  # fails where another is inside
+        with contextlib.suppress(ValueError), lock.hold(directory):
+            marker = os.open(directory / "inside", os.O_CREAT | os.O_EXCL)  # fails if another process is inside
             os.close(marker)
-            (folder / "inside").unlink()
+            (directory / "inside").unlink()
             inside += 1
     counts.put(inside)
 
 
-def test_never_two_though_the_file_comes_and_goes(tmp_path):
+def test_lock_is_exclusive_although_its_file_is_removed(tmp_path):
     context = multiprocessing.get_context("spawn")
     counts = context.Queue()
-    processes = [context.Process(target=_hammer, args=(tmp_path, counts, 1.0)) for _ in range(3)]
+    processes = [context.Process(target=_acquire_repeatedly, args=(tmp_path, counts, 1.0)) for _ in range(3)]
     for process in processes:
         process.start()
     for process in processes:
@@ -111,7 +113,7 @@ def test_never_two_though_the_file_comes_and_goes(tmp_path):
 
 
 @pytest.mark.parametrize("code", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP])
-def test_without_locks_it_warns_and_goes_on(code, tmp_path, monkeypatch, capsys):
+def test_file_system_without_locks_gives_a_warning(code, tmp_path, monkeypatch, capsys):
     def unable(file):
         raise OSError(code, os.strerror(code))
 
@@ -121,9 +123,30 @@ def test_without_locks_it_warns_and_goes_on(code, tmp_path, monkeypatch, capsys)
     assert re.fullmatch(r".*: its file system has no locks; .*\n", capsys.readouterr().err)
 
 
-def test_who_holds_it_is_waited_for(tmp_path):
-    """The lock is there a moment before the name of its holder."""
+def test_name_of_the_holder_is_awaited(tmp_path):
+    """A process acquires the lock a moment before it writes its name."""
     path = tmp_path / lock.NAME
     path.touch()
-    threading.Timer(0.05, lambda: path.write_text("7 there")).start()
-    assert lock._holder(path) == "process 7 on host there"
+    threading.Timer(0.05, lambda: path.write_text("7 gpu01")).start()
+    assert lock._holder(path) == "process 7 on host gpu01"
+
+
+def test_run_in_use_is_not_resumed(unfinished, refused):
+    before = contents(unfinished)
+    with lock.hold(unfinished):
+        message = refused(f"resume={unfinished}")
+    assert f"{unfinished} is in use by process {os.getpid()} on host " in message
+    assert contents(unfinished) == before
+
+
+def test_new_run_holds_its_directory_and_leaves_no_lock(refused, tmp_path, monkeypatch):
+    run, locks = tmp_path / "run", []
+
+    def create(*_, **__):
+        locks.append((run / lock.NAME).read_text())
+        raise ValueError("enough")
+
+    monkeypatch.setattr(folder, "create_run", create)
+    refused(*OVERRIDES, f"hydra.run.dir={run}")
+    assert locks[0].split()[0] == str(os.getpid())
+    assert not run.exists()

@@ -1,0 +1,87 @@
+"""Create, read and finish a run directory."""
+
+import csv
+import json
+import math
+import os
+
+import pytest
+import torch
+
+from blitz.errors import UserError
+from blitz.runs import folder
+from blitz.runs.folder import Run, create_run, finish_run
+from blitz.runs.report import Report
+from tests.conftest import QUICK, contents, error_of
+
+
+def test_files_of_a_new_run(tmp_path):
+    config = {"seed": 1, "data": {"classes": ["grün", "${oc.env:HOME}"]}}
+    run = create_run(tmp_path / "a" / "run", config, ["seed=1"], threads=2)
+    assert {"config.yaml", "overrides.yaml", "environment.json"} <= set(os.listdir(run.path))
+    assert (run.config, run.overrides, run.environment["threads"]) == (config, ["seed=1"], 2)
+    assert (run.metrics, run.saved, run.checkpoint()) == (None, False, None)
+
+
+def test_empty_directory_reads_as_an_empty_run(tmp_path):
+    run = Run(tmp_path)
+    assert (run.overrides, run.environment, run.metrics) == ([], {}, None)
+
+
+def test_run_is_never_overwritten(train):
+    run = train(*QUICK)
+    before = contents(run)
+    message = error_of(train, *QUICK)
+    assert f"{run} already holds a run, and runs are never overwritten" in message
+    assert message.endswith(f"or resume it: resume={run}")
+    assert contents(run) == before
+
+
+def test_full_disk_leaves_no_half_of_a_run(tmp_path, monkeypatch):
+    written = []
+
+    def fail_at_the_last(path, content):
+        if path.name == "config.yaml":
+            raise OSError(28, "No space left on device", str(path))
+        written.append(path)
+        path.write_bytes(content)
+
+    monkeypatch.setattr(folder, "write_atomically", fail_at_the_last)
+    with pytest.raises(OSError, match="No space left"):
+        create_run(tmp_path / "run", {"seed": 1}, ["seed=1"])
+    assert written
+    assert contents(tmp_path) == {}
+    monkeypatch.undo()
+    assert create_run(tmp_path / "run", {"seed": 1}, []).config == {"seed": 1}
+
+
+def test_finished_run(tmp_path):
+    run = create_run(tmp_path / "run", {}, [])
+    report = Report(metrics={"test/acc/b": None}, tables={"per_class": [["class", "n"], ["a, b", 3]]})
+    finish_run(run, {"val/loss": torch.tensor(0.5), "test/acc/a": 1.0, "epoch": 3}, report)
+    assert list(run.metrics.items()) == [("epoch", 3.0), ("test/acc/a", 1.0), ("test/acc/b", None), ("val/loss", 0.5)]
+    with (run.path / "per_class.csv").open() as file:
+        assert list(csv.reader(file)) == [["class", "n"], ["a, b", "3"]]
+
+
+def test_metrics_keep_every_bit(tmp_path):
+    run = create_run(tmp_path / "run", {}, [])
+    finish_run(run, {"a": math.pi, "b": torch.tensor(0.1)}, Report())
+    assert json.loads((run.path / "metrics.json").read_text()) == {"a": math.pi, "b": float(torch.tensor(0.1))}
+
+
+def test_checkpoints_by_precedence(tmp_path):
+    run = Run(tmp_path)
+    run.checkpoints.mkdir()
+    for name, saved in (("previous.ckpt", True), ("last.ckpt", True), ("best.ckpt", True)):
+        (run.checkpoints / name).touch()
+        assert (run.checkpoint(), run.saved) == (run.checkpoints / name, saved)
+    (run.checkpoints / "last.ckpt").unlink()
+    (run.checkpoints / "previous.ckpt").unlink()
+    assert not run.saved, "best.ckpt holds weights alone"
+
+
+def test_error_names_the_key_of_hydra(tmp_path):
+    create_run(tmp_path, {}, [])
+    with pytest.raises(UserError, match=r"choose another hydra\.run\.dir"):
+        create_run(tmp_path, {}, [])
