@@ -1,6 +1,5 @@
 """Instantiation of a recorded config: plain containers in which every interpolation is already resolved."""
 
-import re
 from typing import Any
 
 import hydra.utils
@@ -11,12 +10,22 @@ def instantiate(node: Any) -> Any:
 
     Training and loading use it alike. ``${`` in a text is text, for example of a class name, and not interpolated.
     """
-    return hydra.utils.instantiate(_escape(node), _convert_="all")
+    return hydra.utils.instantiate(_protect(node), _convert_="all")
 
 
-def _escape(node: Any) -> Any:
+def decode(hexadecimal: str) -> str:
+    """Return the text that ``_protect`` encoded."""
+    return bytes.fromhex(hexadecimal).decode()
+
+
+def _protect(node: Any) -> Any:
+    """Replace text that OmegaConf would interpolate by a node that decodes it. Escaped text is resolved all the same:
+    Hydra resolves some values once and others twice.
+    """
     if isinstance(node, dict):
-        return {key: _escape(value) for key, value in node.items()}
+        return {key: _protect(value) for key, value in node.items()}
     if isinstance(node, list):
-        return [_escape(value) for value in node]
-    return re.sub(r"(\\*)\$\{", r"\1\1\\${", node) if isinstance(node, str) else node
+        return [_protect(value) for value in node]
+    if isinstance(node, str) and ("${" in node or node == "???"):
+        return {"_target_": f"{__name__}.{decode.__name__}", "hexadecimal": node.encode().hex()}
+    return node
