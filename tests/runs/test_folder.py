@@ -3,12 +3,10 @@
 import csv
 import json
 import math
-import os
 
 import pytest
 import torch
 
-from blitz.errors import UserError
 from blitz.runs import folder
 from blitz.runs.folder import Run, create_run, finish_run
 from blitz.runs.report import Report
@@ -18,7 +16,7 @@ from tests.conftest import QUICK, contents, error_of
 def test_files_of_a_new_run(tmp_path):
     config = {"seed": 1, "data": {"classes": ["grün", "${oc.env:HOME}"]}}
     run = create_run(tmp_path / "a" / "run", config, ["seed=1"], threads=2)
-    assert {"config.yaml", "overrides.yaml", "environment.json"} <= set(os.listdir(run.path))
+    assert {"config.yaml", "overrides.yaml", "environment.json"} <= {file.name for file in run.path.iterdir()}
     assert (run.config, run.overrides, run.environment["threads"]) == (config, ["seed=1"], 2)
     assert (run.metrics, run.saved, run.checkpoint()) == (None, False, None)
 
@@ -79,9 +77,3 @@ def test_checkpoints_by_precedence(tmp_path):
     (run.checkpoints / "last.ckpt").unlink()
     (run.checkpoints / "previous.ckpt").unlink()
     assert not run.saved, "best.ckpt holds weights alone"
-
-
-def test_error_names_the_key_of_hydra(tmp_path):
-    create_run(tmp_path, {}, [])
-    with pytest.raises(UserError, match=r"choose another hydra\.run\.dir"):
-        create_run(tmp_path, {}, [])

@@ -20,8 +20,7 @@ from tests.conftest import OVERRIDES, contents
 HOLD = """
 import sys, time
 from pathlib import Path
-from blitz.runs import folder, lock
-from tests.conftest import OVERRIDES, contents
+from blitz.runs import lock
 with lock.hold(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(600)

@@ -1,0 +1,143 @@
+"""Console scripts as whole processes: exit codes, stderr, help, and the record that a failed run leaves."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from blitz.cli import app
+from tests.conftest import QUICK, error_of
+
+
+def test_unknown_key_in_a_process_of_its_own():
+    """Stderr is that one line, and torch was not imported for it."""
+    probe = "from blitz.train import main\ntry: main()\nfinally: print('torch' in sys.modules)"
+    arguments = [sys.executable, "-c", f"import sys; {probe}", "optimizr.lr=1"]
+    done = subprocess.run(arguments, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    assert done.stderr == "blitz-train: optimizr.lr=1: no such key; did you mean optimizer.lr?\n"
+    assert done.stdout == "False\n"
+
+
+def test_full_error_gives_the_traceback(train, monkeypatch):
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
+    with pytest.raises(ValueError, match=r"data\.batch_size=5000"):
+        train("data.batch_size=5000")
+    assert os.environ["HYDRA_FULL_ERROR"] == "1"
+
+
+def test_variables_and_signal_handlers_are_restored(train, monkeypatch):
+    monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
+    handlers = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
+    error_of(train, "data.batch_size=5000")
+    assert "HYDRA_FULL_ERROR" not in os.environ
+    assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)] == handlers
+
+
+def test_diverged_loss_names_step_and_lr_and_leaves_a_record(train, tmp_path):
+    message = error_of(train, "optimizer=sgd", "optimizer.lr=1e30", "schedule=constant", *QUICK)
+    assert re.search(r"the loss is (nan|inf) at step 2, with lr 1e\+30", message), message
+    run = tmp_path / "run"
+    assert "DivergenceError" in (run / "error.txt").read_text()
+    assert not (run / "metrics.json").exists()
+    assert not list(run.glob("checkpoints/*"))
+
+
+def test_diverged_loss_is_a_floating_point_error(train, monkeypatch):
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
+    with pytest.raises(FloatingPointError, match="the loss is"):
+        train("optimizer=sgd", "optimizer.lr=1e30", "schedule=constant", *QUICK)
+
+
+def test_failure_of_a_resumed_run_is_recorded(unfinished, refused, monkeypatch):
+    def broken(*_, **__):
+        raise KeyError("oops")
+
+    monkeypatch.setattr("blitz.terminal.show_start", broken)
+    assert "oops" in refused(f"resume={unfinished}")
+    assert "KeyError: 'oops'" in (unfinished / "error.txt").read_text()
+
+
+def test_failure_before_a_run_resumes_is_not_recorded(unfinished, refused):
+    refused(f"resume={unfinished}", "seed=2")
+    assert (unfinished / "error.txt").read_text() == "it failed"
+
+
+def test_directory_with_other_files_is_kept(train, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "notes.txt").write_text("mine")
+    error_of(train, "data.batch_size=5000")
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["notes.txt"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no limit on the size of a file")
+@pytest.mark.parametrize(
+    ("kib", "file"),
+    [(1, "environment.json"), (200, "checkpoints/best.ckpt")],
+    ids=["at the start", "at the first checkpoint"],
+)
+def test_full_disk(kib, file, tmp_path):
+    """No file can grow past a limit: first environment.json cannot be written, then no checkpoint can."""
+    run = tmp_path / "run"
+    limit = f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({kib} * 1024,) * 2)"
+    program = f"{limit}; from blitz.train import main; main()"
+    arguments = [sys.executable, "-c", program, *QUICK, f"hydra.run.dir={run}"]
+    done = subprocess.run(arguments, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 1
+    assert done.stderr == f"blitz-train: File too large: {run / file}\n"
+    if kib == 1:
+        assert not run.exists()
+    else:
+        assert "File too large" in (run / "error.txt").read_text()
+        assert not list(run.glob("checkpoints/*"))
+        assert not (run / "metrics.json").exists()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="on Windows os.kill ends a process, whatever the signal is")
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_signal_outside_of_training(number, status, tmp_path, monkeypatch, capsys):
+    """The status is the shell's for this signal, and an empty run directory is removed."""
+    run = tmp_path / "run"
+
+    def stopped(cfg):
+        os.kill(os.getpid(), number)
+        signal.sigtimedwait([], 5)
+
+    monkeypatch.setattr(sys, "argv", ["blitz-train", "device=cpu", f"hydra.run.dir={run}"])
+    with pytest.raises(SystemExit) as stop:
+        app.run(stopped, "train")
+    assert stop.value.code == status
+    assert not run.exists()
+    assert capsys.readouterr().err == ""
+
+
+def test_stopped_run_names_the_command_that_resumes_it(tmp_path, monkeypatch, capsys):
+    run = tmp_path / "my run"
+    monkeypatch.chdir(tmp_path)
+
+    def stopped(cfg):
+        (run / "environment.json").write_text(json.dumps({}))
+        sys.exit(143)
+
+    monkeypatch.setattr(sys, "argv", ["blitz-train", "device=cpu", f"hydra.run.dir='{run}'"])
+    with pytest.raises(SystemExit):
+        app.run(stopped, "train")
+    assert capsys.readouterr().err == """to resume: blitz-train 'resume='"'"'my run'"'"''\n"""
+
+
+@pytest.mark.parametrize("name", ["blitz-train", "blitz-eval"])
+def test_help_lists_choices_and_keys(name, command, capsys):
+    with pytest.raises(SystemExit) as stop:
+        command(name, "--help")
+    assert not stop.value.code
+    out = capsys.readouterr().out
+    assert "device: auto, cpu" in out
+    assert name in out
+    if name == "blitz-train":
+        assert "optimizer: adam, adamw" in out
+        assert re.search(r"batch_size: \d+", out)
+        assert "$(blitz-train -sc install=bash)" in out
