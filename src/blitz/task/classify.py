@@ -15,7 +15,7 @@ from torchmetrics import MeanMetric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix
 
 from blitz.config.keys import TOTAL_STEPS
-from blitz.errors import UserError
+from blitz.errors import DivergenceError, UserError
 from blitz.runs.report import Report
 
 
@@ -255,7 +255,7 @@ class _Running:
             reduce: sums a tensor over the processes.
 
         Raises:
-            FloatingPointError: a loss was not finite; in every process alike.
+            DivergenceError: a loss was not finite; in every process alike.
         """
         if not self._steps:
             return
@@ -268,7 +268,7 @@ class _Running:
         mine = torch.stack([torch.stack(losses).float() * images, hits.float(), images])
         for step, lr, figures in zip(steps, lrs, reduce(mine).T.tolist(), strict=True):
             if not math.isfinite(figures[0]):
-                raise FloatingPointError(
+                raise DivergenceError(
                     f"the loss is {figures[0]:g} at step {step}, with lr {lr:g}: try a lower optimizer.lr"
                 )
             for sums in (self._epoch, self._lately):
