@@ -9,7 +9,13 @@ import hydra
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
-from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException, OverrideParseException
+from hydra.errors import (
+    ConfigCompositionException,
+    HydraException,
+    InstantiationException,
+    MissingConfigException,
+    OverrideParseException,
+)
 from omegaconf import OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
@@ -30,11 +36,17 @@ def explain(error: BaseException, config_name: str, overrides: Sequence[str]) ->
         return f"cannot read {error.override!r}; expected key=value, with quotes around spaces, commas and brackets"
     if isinstance(error, ConfigCompositionException) and (line := _explain_key(error, config_name, overrides)):
         return line
+    if isinstance(error, InstantiationException) and error.__cause__ is not None:  # a bug in what a _target_ names
+        return f"{str(error).partition(':')[0]}: {_explain_bug(error.__cause__)}"
     if isinstance(error, HydraException | OmegaConfBaseException):
         lines = (str(cause).partition("\n")[0] for cause in (error, error.__cause__) if cause)
         return ": ".join(dict.fromkeys(lines)).removeprefix("Error merging override ")
     if isinstance(error, OSError) and error.strerror:
         return f"{error.strerror}: {error.filename}"
+    return _explain_bug(error)
+
+
+def _explain_bug(error: BaseException) -> str:
     text = " ".join(str(error).split())
     return f"{type(error).__name__}: {text} ({_location(error)}; HYDRA_FULL_ERROR=1 shows the traceback)"
 
