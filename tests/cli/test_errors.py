@@ -16,9 +16,9 @@ WRONG = {
     "unknown key": (["optimizr.lr=0.1"], "optimizr.lr=0.1: no such key; did you mean optimizer.lr?"),
     "unknown key in a group": (["optimizer.lrr=0.1"], "optimizer.lrr=0.1: no such key; did you mean optimizer.lr?"),
     "unknown key that resembles none": (
-        ["optimizer.foo=1"],
-        "optimizer.foo=1: no such key; optimizer has _partial_, _target_, betas, fused, lr, weight_decay; "
-        "to add a key: +optimizer.foo=1",
+        ["data.something_else=1"],
+        "data.something_else=1: no such key; data has _target_, augment, batch_size, ",
+        "; to add a key: +data.something_else=1",
     ),
     "unknown key, deleted": (["~optimizer.lrr"], "~optimizer.lrr: no such key; did you mean optimizer.lr?"),
     "unknown key of a group that is chosen": (
@@ -79,7 +79,7 @@ def test_wrong_override(name, train, tmp_path, capsys):
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("options", [["-c", "job"], ["--cfg", "job"], ["--info", "all"]])
+@pytest.mark.parametrize("options", [["-c", "job"], ["--cfg", "job"]])
 def test_unknown_key_beside_an_option_of_hydra(options, command):
     message = error_of(command, "blitz-train", *options, "optimizr.lr=1")
     assert message == "blitz-train: optimizr.lr=1: no such key; did you mean optimizer.lr?"
@@ -91,33 +91,31 @@ def test_bug_is_reported_by_type_and_location(train, monkeypatch):
 
     monkeypatch.setattr("blitz.model.net.Net.forward", broken)
     message = error_of(train)
-    assert re.search(r"KeyError: 'oops' \(\w+\.py:\d+; HYDRA_FULL_ERROR=1 shows the traceback\)", message), message
+    start = "Error in call to target 'blitz.task.classify.Classify'"
+    assert re.search(rf"{start}: KeyError: 'oops' \(\w+\.py:\d+; HYDRA_FULL_ERROR=1 shows the traceback\)", message), (
+        message
+    )
 
 
-def test_value_error_of_a_library_is_not_taken_for_a_message_to_the_user():
-    try:
+def test_value_error_of_a_library_is_a_bug():
+    with pytest.raises(ValueError) as error:  # noqa: PT011 the test is about its message
         int("x")
-    except ValueError as error:
-        assert explain(error, "train", []).startswith("ValueError: invalid literal for int() with base 10: 'x' (test_")
+    message = explain(error.value, "train", [])
+    assert message.startswith("ValueError: invalid literal for int() with base 10: 'x' (test_errors.py:")
 
 
 def test_user_error_behind_other_exceptions_is_found():
-    try:
-        try:
-            raise UserError("data.root=x: no such\n  directory")
-        except UserError as error:
-            raise RuntimeError("Error in call to target") from error
-    except RuntimeError as error:
-        assert explain(error, "train", []) == "data.root=x: no such directory"
+    error = RuntimeError("Error in call to target")
+    error.__cause__ = UserError("data.root=x: no such\n  directory")
+    assert explain(error, "train", []) == "data.root=x: no such directory"
 
 
 def test_exceptions_that_refer_to_each_other_end():
-    try:
-        raise KeyError("first")
-    except KeyError as first:
-        first.__cause__ = KeyError("second")
-        first.__cause__.__cause__ = first
-        assert explain(first, "train", []).startswith("KeyError: 'first' (test_errors.py:")
+    with pytest.raises(KeyError) as error:
+        {}["first"]
+    error.value.__cause__ = KeyError("second")
+    error.value.__cause__.__cause__ = error.value
+    assert explain(error.value, "train", []).startswith("KeyError: 'first' (test_errors.py:")
 
 
 def test_no_network_and_no_data(train, tmp_path, monkeypatch):
