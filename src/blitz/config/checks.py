@@ -96,6 +96,8 @@ def _signature(target: Any) -> Mapping[str, inspect.Parameter]:
         parameters = dict(inspect.signature(target, eval_str=True).parameters)
     except NameError:  # an annotation of names that are imported for type checkers alone
         return inspect.signature(target).parameters
+    except ValueError:  # a function written in C
+        return {"settings": inspect.Parameter("settings", inspect.Parameter.VAR_KEYWORD)}
     for name, parameter in list(parameters.items()):
         if parameter.kind is parameter.VAR_KEYWORD and typing.get_origin(parameter.annotation) is typing.Unpack:
             (keys,) = typing.get_args(parameter.annotation)

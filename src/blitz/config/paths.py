@@ -9,6 +9,9 @@ from blitz.errors import UserError
 
 PROJECT = Path(__file__).resolve().parents[3]
 CONFIGS = PROJECT / "configs"
+NOT_TEXT = (
+    r"[+-]?[\d_]*\.?[\d_]*(e[+-]?[\d_]+)?|[+-]?(inf|nan)|null|true|false"  # unless it is quoted in Hydra's grammar
+)
 
 
 def existing_run(key: str, run: str) -> Path:
@@ -40,6 +43,6 @@ def shorten(path: Path) -> str:
 def as_override(key: str, path: str | Path) -> str:
     """Return ``key=path`` for a command line, quoted for Hydra's grammar and for the shell if either needs it."""
     text = str(path)
-    if not re.fullmatch(r"[A-Za-z0-9_./:+-]+", text):
-        text = "'" + text.replace("'", "\\'") + "'"
+    if not re.fullmatch(r"[A-Za-z0-9_./:+-]+", text) or re.fullmatch(NOT_TEXT, text, re.IGNORECASE):
+        text = "'" + re.sub(r"(\\*)('|$)", lambda found: 2 * found[1] + ("\\'" if found[2] else ""), text) + "'"
     return shlex.quote(f"{key}={text}")
