@@ -40,7 +40,7 @@ def test_variables_and_signal_handlers_are_restored(train, monkeypatch):
 
 def test_diverged_loss_names_step_and_lr_and_leaves_a_record(train, tmp_path):
     message = error_of(train, "optimizer=sgd", "optimizer.lr=1e30", "schedule=constant", *QUICK)
-    assert re.search(r"the loss is (nan|inf) at step 2, with lr 1e\+30", message), message
+    assert re.match(r"blitz-train: the loss is (nan|inf) at step 2, with lr 1e\+30", message), message
     run = tmp_path / "run"
     assert "DivergenceError" in (run / "error.txt").read_text()
     assert not (run / "metrics.json").exists()

@@ -16,9 +16,9 @@ WRONG = {
     "unknown key": (["optimizr.lr=0.1"], "optimizr.lr=0.1: no such key; did you mean optimizer.lr?"),
     "unknown key in a group": (["optimizer.lrr=0.1"], "optimizer.lrr=0.1: no such key; did you mean optimizer.lr?"),
     "unknown key that resembles none": (
-        ["data.something_else=1"],
-        "data.something_else=1: no such key; data has _target_, augment, batch_size, ",
-        "; to add a key: +data.something_else=1",
+        ["data.x_y_z_1=1"],
+        "data.x_y_z_1=1: no such key; data has _target_, ",
+        "; to add a key: +data.x_y_z_1=1",
     ),
     "unknown key, deleted": (["~optimizer.lrr"], "~optimizer.lrr: no such key; did you mean optimizer.lr?"),
     "unknown key of a group that is chosen": (
