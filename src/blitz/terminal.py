@@ -21,7 +21,7 @@ from blitz.runs.report import Report, Rows
 from blitz.runs.reproduce import Comparison, differences
 from blitz.runs.resume import Resumable
 
-console = Console()
+console = Console(emoji=False)
 
 
 def silence_lightning() -> None:

@@ -121,8 +121,9 @@ def hparams(cfg: DictConfig) -> dict[str, Any]:
     """Return the hyper-parameters by dotted key, without interpolated ones; ``optimizer`` is the name of its class."""
     found = {}
     for key, value in leaves(OmegaConf.to_container(cfg)):
-        if key.endswith("._target_"):
-            found[key.removesuffix("._target_")] = value.rpartition(".")[2]
+        name = key.removesuffix("._target_")
+        if name not in (key, *NOT_HPARAMS):
+            found[name] = value.rpartition(".")[2]
         elif not key.startswith(NOT_HPARAMS) and not key.endswith("_") and value is not None and "${" not in str(value):
             found[key] = value
     return found
@@ -131,7 +132,7 @@ def hparams(cfg: DictConfig) -> dict[str, Any]:
 def _references(cfg: DictConfig) -> dict[str, str]:
     """Return the interpolations of other keys, by dotted key; interpolations of the environment are left out."""
     found = leaves(OmegaConf.to_container(cfg))
-    return {key: value for key, value in found if "${" in str(value) and not re.search(r"\$\{(?!len:)\w+:", value)}
+    return {key: value for key, value in found if "${" in str(value) and not re.search(r"\$\{(?!len:)[\w.]+:", value)}
 
 
 def _check_accelerator(accelerator: str) -> None:
