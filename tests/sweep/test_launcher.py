@@ -1,4 +1,4 @@
-"""Sweeps, and what TensorBoard makes of them: a real server, asked as the page asks it."""
+"""Sweeps, and how TensorBoard shows them: a real server receives the requests of its web page."""
 
 import json
 import re
@@ -10,29 +10,32 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import QUICK
+from blitz.cli import app
+from blitz.sweep import launcher
+from tests.conftest import QUICK, error_of
 
 
 @pytest.fixture(scope="module")
 def sweep(tmp_path_factory):
-    """Four jobs, of which those with an absurd learning rate fail, in a process of their own."""
-    folder = tmp_path_factory.mktemp("sweep")
-    words = ["-m", "device=cpu", "optimizer=sgd,adam", "optimizer.lr=0.01,1e30", "seed=1", "schedule=constant", *QUICK]
-    command = [sys.executable, "-m", "blitz.train", *words, f"hydra.sweep.dir={folder / 'sweep'}"]
-    return folder / "sweep", subprocess.run(command, capture_output=True, text=True, timeout=600)
+    """Run four jobs in a process of their own. Those with an absurd learning rate fail."""
+    directory = tmp_path_factory.mktemp("sweep") / "sweep"
+    grid = ["optimizer=sgd,adam", "optimizer.lr=0.01,1e30"]
+    arguments = ["-m", "device=cpu", *grid, "seed=1", "schedule=constant", *QUICK, f"hydra.sweep.dir={directory}"]
+    command = [sys.executable, "-m", "blitz.train", *arguments]
+    return directory, subprocess.run(command, capture_output=True, text=True, timeout=600)
 
 
-def test_one_bad_job_does_not_stop_the_others(sweep):
-    folder, done = sweep
+def test_failed_jobs_do_not_stop_the_others(sweep):
+    directory, done = sweep
     assert done.returncode == 1
-    finished = {path.parent.name for path in folder.glob("*/metrics.json")}
-    failed = {path.parent.name for path in folder.glob("*/error.txt")}
+    finished = {path.parent.name for path in directory.glob("*/metrics.json")}
+    failed = {path.parent.name for path in directory.glob("*/error.txt")}
     assert len(finished) == len(failed) == 2
     assert all("lr-0.01" in name for name in finished)
     assert all("lr-1e" in name for name in failed)
 
 
-def test_it_says_which_failed_at_once_and_at_the_end(sweep):
+def test_failures_are_printed_at_once_and_at_the_end(sweep):
     _, done = sweep
     at_once = [line for line in done.stderr.splitlines() if line.startswith("failed: ")]
     assert len(at_once) == 2
@@ -40,37 +43,82 @@ def test_it_says_which_failed_at_once_and_at_the_end(sweep):
     assert done.stderr.splitlines()[-1].startswith(
         "blitz-train: 2 of 4 jobs failed: device=cpu optimizer=sgd optimizer.lr=1e+30"
     )
+
+
+def test_results_are_printed_as_a_table(sweep):
+    directory, done = sweep
     table = done.stdout[done.stdout.rindex("  job ") :]
     assert len(re.findall(r"optimizer=\w+ optimizer.lr=0.01 +\d+\.\d\d % +done", table)) == 2
     assert len(re.findall(r"optimizer=\w+ optimizer.lr=1e\+30 +n/a +failed", table)) == 2
+    assert "seed=1" not in table, "overrides that all jobs share do not tell them apart"
+    assert table.splitlines()[-1].split() == ["sweep", str(directory)]
 
 
-def test_folders_are_named_by_their_overrides_and_need_no_quotes(sweep, command, tmp_path):
-    folder, _ = sweep
-    names = sorted(path.name for path in folder.iterdir() if path.is_dir())
+def test_directories_are_named_by_overrides_and_need_no_quotes(sweep, command, tmp_path):
+    directory, _ = sweep
+    names = sorted(path.name for path in directory.iterdir() if path.is_dir())
     assert len(names) == 4
     assert all(re.fullmatch(r"[\w.+-]+", name) for name in names)
-    good = next(folder / name for name in names if "lr-0.01" in name and "sgd" in name)
+    good = next(directory / name for name in names if "lr-0.01" in name and "sgd" in name)
     command("blitz-eval", f"run={good}", f"hydra.run.dir={tmp_path / 'eval'}")
     trained = json.loads((good / "metrics.json").read_text())
-    again = json.loads((tmp_path / "eval" / "metrics.json").read_text())
-    assert again["test/acc"] == trained["test/acc"]
+    evaluated = json.loads((tmp_path / "eval" / "metrics.json").read_text())
+    assert evaluated["test/acc"] == trained["test/acc"]
 
 
-def test_a_word_that_no_job_can_take_starts_none(tmp_path):
-    words = ["-m", "optimizer=sgd,adma", f"hydra.sweep.dir={tmp_path / 'sweep'}"]
-    done = subprocess.run([sys.executable, "-m", "blitz.train", *words], capture_output=True, text=True, timeout=60)
-    assert done.returncode == 1
-    assert done.stderr == "blitz-train: optimizer=adma: no such choice, did you mean adam?; " + (
-        "there are adam, adamw, nesterov, rmsprop, sgd\n"
+def test_wrong_override_starts_no_job(command, tmp_path):
+    arguments = ("-m", "optimizer=sgd,adma", f"hydra.sweep.dir={tmp_path / 'sweep'}")
+    assert error_of(command, "blitz-train", *arguments) == (
+        "blitz-train: optimizer=adma: no such choice; did you mean adam? Choices: adam, adamw, nesterov, rmsprop, sgd"
     )
     assert not list((tmp_path / "sweep").rglob("config.yaml"))
 
 
+def test_job_that_a_signal_stops_ends_the_sweep(monkeypatch, tmp_path, capsys):
+    started = []
+
+    def task(cfg):
+        started.append(cfg.seed)
+        sys.exit(143)
+
+    arguments = ("blitz-train", "-m", "device=cpu", "seed=1,2", f"hydra.sweep.dir={tmp_path / 'sweep'}")
+    monkeypatch.setattr(sys, "argv", list(arguments))
+    with pytest.raises(SystemExit) as stopped:
+        app.run(task, "train")
+    assert (stopped.value.code, started) == (143, [1])
+
+
+def test_jobs_return_the_metric_to_optimize(monkeypatch, tmp_path):
+    """A sweeper receives it as Hydra's JobReturn, one per job in their order."""
+    returned = []
+    monkeypatch.setattr(launcher, "_show_results", lambda jobs: returned.extend(job.return_value for job in jobs))
+    arguments = ("blitz-train", "-m", "device=cpu", "seed=3,1,2", f"hydra.sweep.dir={tmp_path / 'sweep'}")
+    monkeypatch.setattr(sys, "argv", list(arguments))
+    app.run(lambda cfg: cfg.seed / 2, "train")
+    assert returned == [1.5, 0.5, 1.0]
+
+
+def test_plugin_is_found_by_hydra():
+    from hydra.core.plugins import Plugins
+    from hydra.plugins.launcher import Launcher
+
+    assert "BlitzLauncher" in [plugin.__name__ for plugin in Plugins.instance().discover(Launcher)]
+
+
 @pytest.fixture(scope="module")
 def tensorboard(sweep):
-    folder, _ = sweep
-    command = [sys.executable, "-m", "tensorboard.main", "--logdir", str(folder), "--port", "0", "--load_fast", "false"]
+    directory, _ = sweep
+    command = [
+        sys.executable,
+        "-m",
+        "tensorboard.main",
+        "--logdir",
+        str(directory),
+        "--port",
+        "0",
+        "--load_fast",
+        "false",
+    ]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as server:
         address = None
         for line in server.stderr:
@@ -79,7 +127,7 @@ def tensorboard(sweep):
                 break
         try:
             for _ in range(120):
-                if len(_ask(address, "/data/runs")) == 4:
+                if len(_request(address, "/data/runs")) == 4:
                     break
                 time.sleep(0.5)
             yield address
@@ -87,21 +135,23 @@ def tensorboard(sweep):
             server.terminate()
 
 
-def _ask(address, path, body=None):
+def _request(address, path, body=None):
     data = None if body is None else json.dumps(body).encode()
     request = urllib.request.Request(address + path, data, {"Content-Type": "application/json"})
-    with urllib.request.urlopen(request, timeout=30) as answer:
-        return json.load(answer)
+    with urllib.request.urlopen(request, timeout=30) as response:
+        return json.load(response)
 
 
-def test_tensorboard_tells_the_runs_apart(sweep, tensorboard):
-    folder, _ = sweep
-    assert sorted(_ask(tensorboard, "/data/runs")) == sorted(path.name for path in folder.iterdir() if path.is_dir())
+def test_tensorboard_names_each_run(sweep, tensorboard):
+    directory, _ = sweep
+    assert sorted(_request(tensorboard, "/data/runs")) == sorted(
+        path.name for path in directory.iterdir() if path.is_dir()
+    )
 
 
-def test_hparams_lists_the_hyper_parameters_with_the_final_metrics(sweep, tensorboard):
-    folder, _ = sweep
-    experiment = _ask(tensorboard, "/data/plugin/hparams/experiment", {"experimentName": ""})
+def test_hparams_lists_hyper_parameters_and_final_metrics(sweep, tensorboard):
+    directory, _ = sweep
+    experiment = _request(tensorboard, "/data/plugin/hparams/experiment", {"experimentName": ""})
     columns = {column["name"] for column in experiment["hparamInfos"]}
     assert {"optimizer.lr", "optimizer", "optimizer.momentum", "optimizer.betas.0", "seed"} <= columns
     metrics = [info["name"]["tag"] for info in experiment["metricInfos"]]
@@ -114,10 +164,10 @@ def test_hparams_lists_the_hyper_parameters_with_the_final_metrics(sweep, tensor
         "startIndex": 0,
         "sliceSize": 100,
     }
-    groups = _ask(tensorboard, "/data/plugin/hparams/session_groups", body)["sessionGroups"]
+    groups = _request(tensorboard, "/data/plugin/hparams/session_groups", body)["sessionGroups"]
     assert len(groups) == 4
     for group in groups:
-        run = folder / group["sessions"][0]["name"]
+        run = directory / group["sessions"][0]["name"]
         if (run / "metrics.json").exists():
             shown = {value["name"]["tag"]: value["value"] for value in group["metricValues"]}
             assert shown["test/acc"] == pytest.approx(json.loads((run / "metrics.json").read_text())["test/acc"])
@@ -127,8 +177,8 @@ def test_hparams_lists_the_hyper_parameters_with_the_final_metrics(sweep, tensor
             assert group["sessions"][0]["status"] == "STATUS_FAILURE"
 
 
-def test_the_entry_point_returns_the_metric_to_optimize(tmp_path):
-    """As a sweeper receives it."""
+def test_train_returns_the_metric_to_optimize(tmp_path):
+    """A sweeper receives this value."""
     from hydra import compose, initialize_config_dir
     from hydra.core.hydra_config import HydraConfig
 
