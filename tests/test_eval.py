@@ -1,4 +1,4 @@
-"""blitz-eval gives the metrics of a checkpoint, and changes nothing but where and on what it is computed."""
+"""blitz-eval computes the test metrics of a checkpoint with the settings of its run, on any device."""
 
 import json
 import shutil

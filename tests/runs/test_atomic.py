@@ -35,8 +35,8 @@ def test_failed_write_keeps_the_previous_content(tmp_path, monkeypatch):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGKILL")
-def test_killed_writer_leaves_one_of_two_whole_contents(tmp_path):
-    """Kill a process that writes all the time; its two contents are long enough to be caught half-written."""
+def test_killed_writer_leaves_a_complete_file(tmp_path):
+    """Kill a process that writes without pause. The contents are long enough to be caught half-written."""
     path = tmp_path / "file"
     program = f"""
 from pathlib import Path
