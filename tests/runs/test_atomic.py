@@ -47,7 +47,7 @@ while True:
 """
     for _ in range(3):
         with subprocess.Popen([sys.executable, "-c", program]) as process:
-            while not path.exists():
+            while not path.exists() and process.poll() is None:
                 time.sleep(0.01)
             time.sleep(0.05)
             process.send_signal(signal.SIGKILL)
