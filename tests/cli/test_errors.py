@@ -44,7 +44,10 @@ WRONG = {
     "negative lr": (["optimizer.lr=-1"], "optimizer.lr=-1: not a valid value; expected a number >= 0"),
     "nan lr": (["optimizer.lr=nan"], "optimizer.lr=nan: not a number"),
     "batch size 0": (["data.batch_size=0"], "data.batch_size=0: not a valid value; expected a whole number >= 1"),
-    "batch size too large": (["data.batch_size=5000"], "data.batch_size=5000: larger than the training data; expected <= 1295"),
+    "batch size too large": (
+        ["data.batch_size=5000"],
+        "data.batch_size=5000: larger than the training data; expected <= 1295",
+    ),
     "missing value": (["data=image_folder"], "data.root must be given: add data.root=VALUE"),
     "no such directory": (["data=image_folder", "data.root=nowhere"], "data.root=nowhere: no directory nowhere/train"),
     "channels": (["model=resnet18"], "ResNet takes images", "3 channels", "data.channels=1"),
@@ -158,7 +161,7 @@ def test_class_of_the_test_split_without_training_images(train, folder):
 def test_no_test_split(train, folder):
     (folder / "test").rename(folder / "elsewhere")
     message = error_of(train, "data=image_folder", f"data.root={folder}", "data.batch_size=8")
-    assert re.search(f"no (folder|directory) {folder / 'test'}", message), message
+    assert f"no directory {folder / 'test'}" in message
 
 
 def test_unreadable_image_is_named(train, folder):
