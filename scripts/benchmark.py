@@ -527,7 +527,8 @@ def compose(*overrides: str) -> DictConfig:
     """The config as ``blitz-train`` composes it of these words."""
     register()
     with hydra.initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        return hydra.compose("train", [*overrides, "seed=0"])
+        # Without a command there is no Hydra output directory that run_dir could refer to.
+        return hydra.compose("train", ["run_dir=.", *overrides, "seed=0"])
 
 
 class _Terminal(io.StringIO):

@@ -13,12 +13,10 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.profilers import PassThroughProfiler
 from omegaconf import DictConfig, OmegaConf
 
-from blitz.callback.last_checkpoint import LastCheckpoint
 from blitz.config.checks import did_you_mean
 from blitz.config.instantiate import instantiate
 from blitz.config.keys import leaves
 from blitz.errors import UserError
-from blitz.loop import FitLoop
 from blitz.runs.checkpoint import CheckpointIO
 
 Config = dict[str, Any]
@@ -56,8 +54,6 @@ def trainer(config: Config) -> Trainer:
     profiler = {} if config["trainer"].get("profiler") else {"profiler": _NoProfiler()}
     built: Trainer = make_trainer(callbacks=callbacks, logger=loggers, **profiler)
     built.strategy.checkpoint_io = CheckpointIO(config)
-    keeper = next((callback for callback in callbacks if isinstance(callback, LastCheckpoint)), None)
-    built.fit_loop = FitLoop(built, keeper)
     _check_launcher(built, config["trainer"])
     if built.world_size > 1:
         built.strategy.setup_environment()
