@@ -159,7 +159,7 @@ class Classify(LightningModule):
         self.evaluation_metrics[stage].reset()
         self.confusion[stage] = metrics["confusion"].cpu()
         results = per_class.class_results(self.classes, self.confusion[stage])
-        by_class = {f"{stage}/acc/{result.name}": result.accuracy for result in results if result.count}
+        by_class = {f"{stage}/acc/{result.name}": result.accuracy for result in results if result.accuracy is not None}
         self.log_dict({f"{stage}/loss": metrics["loss"], f"{stage}/acc": per_class.accuracy(results), **by_class})
 
     def metric_names(self, stage: str) -> list[str]:

@@ -11,13 +11,13 @@ from blitz.runs.report import Report, Rows
 
 class ClassResult(NamedTuple):
     name: str
-    count: int
+    images: int
     correct: int
 
     @property
     def accuracy(self) -> float | None:
         """None if there is no image of this class."""
-        return self.correct / self.count if self.count else None
+        return self.correct / self.images if self.images else None
 
 
 def class_results(classes: Sequence[str], confusion: Tensor) -> list[ClassResult]:
@@ -32,18 +32,18 @@ def class_results(classes: Sequence[str], confusion: Tensor) -> list[ClassResult
 
 def accuracy(results: Sequence[ClassResult]) -> float:
     """Return the micro accuracy: of all images, whatever their class."""
-    return sum(result.correct for result in results) / sum(result.count for result in results)
+    return sum(result.correct for result in results) / sum(result.images for result in results)
 
 
 def report(stage: str, classes: Sequence[str], confusion: Tensor) -> Report:
     """Return the tables of images, correct images and accuracy by class, and the confusion matrix."""
     results = class_results(classes, confusion)
-    correct, count = int(confusion.trace()), int(confusion.sum())
+    correct, images = int(confusion.trace()), int(confusion.sum())
     return Report(
         metrics={f"{stage}/acc/{result.name}": None for result in results if result.accuracy is None},
         tables={"per_class": per_class_table(results), "confusion": confusion_table(classes, confusion)},
         display=display_table(results),
-        summary={f"{stage} accuracy": f"{as_percent(accuracy(results))}  ({correct:,} of {count:,})"},
+        summary={f"{stage} accuracy": f"{as_percent(accuracy(results))}  ({correct:,} of {images:,})"},
     )
 
 
@@ -61,7 +61,7 @@ def display_table(results: Sequence[ClassResult]) -> Rows:
     header = ("class", "images", "correct", "accuracy", "")
     marks = best_and_worst([result.accuracy for result in results])
     return [header] + [
-        (escape(result.name), str(result.count), str(result.correct), as_percent(result.accuracy), mark)
+        (escape(result.name), str(result.images), str(result.correct), as_percent(result.accuracy), mark)
         for result, mark in zip(results, marks, strict=True)
     ]
 

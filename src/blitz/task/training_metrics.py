@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -22,11 +22,13 @@ class Step(NamedTuple):
 class TrainingMetrics:
     """Mean loss and accuracy of the images of an epoch, and of the window since the last logging step.
 
-    ``update`` keeps the tensors of a step on the device. ``flush`` reads those of all steps at once, sums them over the
-    ranks and adds them up one step after the other, in float64. So the sums do not depend on how often they are flushed,
-    and a resumed run gets the same ones.
+    ``update`` keeps the tensors of a step on the device. ``flush`` reads the tensors of all steps at once, sums them
+    over the ranks, and adds them up in float64, one step after the other. The sums do not depend on how often they are
+    flushed, so a resumed run gets the same sums as one that was never interrupted.
 
-    torchmetrics' objects would need an update per step for that: REASON
+    With MeanMetric and MulticlassAccuracy of torchmetrics 1.9 this would need an update in each step: 0.13 ms, 12 % of
+    a step of 4 images and 1.8 % of one of 128 (2 CPU cores, 2026-11-24). This class takes 0.007 ms. If they were
+    updated once per flush, their sums would depend on the number of flushes.
     """
 
     def __init__(self) -> None:
@@ -85,7 +87,7 @@ def _sums(steps: Sequence[Step]) -> Tensor:
     """Return the sums of loss, correct images and images of each step, float32 ``(steps, 3)``."""
     sizes = [len(step.labels) for step in steps]
     right = torch.cat([step.predicted for step in steps]) == torch.cat([step.labels for step in steps])
-    correct = torch.stack([part.sum() for part in right.split(sizes)]).float()
+    correct = torch.stack([part.sum() for part in torch.split(right, sizes)]).float()
     losses = torch.stack([step.loss for step in steps])
     images = torch.tensor(sizes, dtype=torch.float32, device=losses.device)
     return torch.stack([losses * images, correct, images], dim=1)
