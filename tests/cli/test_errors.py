@@ -35,7 +35,7 @@ WRONG = {
     ),
     "missing value": (["data=image_folder"], "data.root must be given: add data.root=VALUE"),
     "no such folder": (["data=image_folder", "data.root=nowhere"], "data.root=nowhere: no folder nowhere"),
-    "channels": (["model=resnet18"], "resnet18 takes images of 3 channels, but the data has data.channels=1"),
+    "channels": (["model=resnet18"], "data.channels=1: ResNet takes images with 3 channels; expected 3"),
     "image size": (["data.image_size=8"], "data.image_size=8: too small for Net; expected 16 or more"),
     "metric": (
         ["optimized_metric=val/accuracy"],

