@@ -14,6 +14,7 @@ from blitz.training import tune as tuning
 from blitz.training.tune import tune
 
 CLASSES = [str(index) for index in range(10)]
+TRANSFORM = SimpleNamespace(channels=3, image_size=32)
 
 
 @pytest.fixture(autouse=True)
@@ -29,7 +30,7 @@ def process_settings():
         os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = nvml
 
 
-def task(net=None, transform=SimpleNamespace(channels=3, image_size=32)):
+def task(net=None, transform=TRANSFORM):
     return Classify(net or Net(3), classes=CLASSES, transform=transform)
 
 

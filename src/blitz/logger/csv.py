@@ -80,10 +80,11 @@ class CSVLogger(Logger):
             self.path.unlink(missing_ok=True)
 
     def _read(self) -> list[dict[str, Any]]:
+        """Return the rows of the file, without empty cells: a column that only lost rows had must go."""
         if not self.path.exists():
             return []
         with self.path.open(newline="", encoding="utf-8") as file:
-            return list(csv.DictReader(file))
+            return [{name: cell for name, cell in row.items() if cell} for row in csv.DictReader(file)]
 
     def _rewrite(self, rows: list[dict[str, Any]]) -> None:
         self._columns = sorted(set().union(*rows))

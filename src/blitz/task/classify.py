@@ -33,9 +33,9 @@ class ImageTransform(Protocol):
 class Classify(LightningModule):
     """Cross-entropy with one label of ``classes`` per image.
 
-    The metrics of an epoch are ``{train,val,test}/loss`` and ``/acc``, the micro accuracy, and ``{val,test}/acc/<class>``
-    for each class that has images. ``train/loss_step`` and ``train/acc_step`` are means since the last logging step;
-    ``trainer.log_every_n_steps`` sets how often they are logged. ``confusion[stage]`` is the confusion matrix of the
+    Metrics of an epoch are ``{train,val,test}/loss`` and ``{train,val,test}/acc``, the micro accuracy, and
+    ``{val,test}/acc/<class>`` for each class that has images. ``train/loss_step`` and ``train/acc_step`` are means since
+    they were last logged, ``trainer.log_every_n_steps`` steps ago. ``confusion[stage]`` is the confusion matrix of the
     last evaluation, int ``(classes, classes)``, with a row for each true class and a column for each predicted one.
 
     Args:
@@ -220,5 +220,5 @@ def check_net(net: nn.Module, images: Tensor, num_classes: int) -> None:
         module.training = mode
     if shape != (n, num_classes):
         raise UserError(
-            f"{name} returns {shape} for {n} images; expected ({n}, {num_classes}), one logit for each of the classes"
+            f"{name} returns {shape} for {n} images; expected ({n}, {num_classes}), one logit for each of data.classes"
         )
