@@ -34,9 +34,9 @@ class Classify(LightningModule):
     """Cross-entropy with one label of ``classes`` per image.
 
     Metrics of an epoch are ``{train,val,test}/loss`` and ``{train,val,test}/acc``, the micro accuracy, and
-    ``{val,test}/acc/<class>`` for each class that has images. ``train/loss_step`` and ``train/acc_step`` are means since
-    they were last logged, ``trainer.log_every_n_steps`` steps ago. ``confusion[stage]`` is the confusion matrix of the
-    last evaluation, int ``(classes, classes)``, with a row for each true class and a column for each predicted one.
+    ``{val,test}/acc/<class>`` for each class that has images. ``train/loss_step`` and ``train/acc_step`` are means of
+    the last ``trainer.log_every_n_steps`` steps. ``confusion[stage]`` is the confusion matrix of the last evaluation,
+    int ``(classes, classes)``, with a row for each true class and a column for each predicted one.
 
     Args:
         net: takes images ``(n, channels, size, size)`` and returns logits ``(n, len(classes))``.
