@@ -1,5 +1,6 @@
 """The TensorBoard logger: what a reader of the event files sees, also after a resume or on a full disk."""
 
+import itertools
 import os
 import subprocess
 import sys
@@ -11,6 +12,13 @@ from tensorboard.plugins.hparams import metadata
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
 from blitz.logger.tensorboard import TensorBoardLogger
+
+
+@pytest.fixture
+def later_files(monkeypatch):
+    """Have each writer name its file as that of a later process, which a reader opens later."""
+    hosts = itertools.count()
+    monkeypatch.setattr("socket.gethostname", lambda: f"host{next(hosts):03}")
 
 
 def read(path):
@@ -48,6 +56,17 @@ def test_hyper_parameters_come_with_a_status_and_without_columns(status, code, t
     assert metadata.EXPERIMENT_TAG not in written
 
 
+def test_options_reach_the_writer(tmp_path):
+    logger = TensorBoardLogger(tmp_path, prefix="run", filename_suffix=".digits")
+    logger.log_metrics({"loss": 0.5}, 0)
+    logger.finalize("success")
+    assert [path.suffix for path in tmp_path.iterdir()] == [".digits"]
+    assert read(tmp_path).Tags()["scalars"] == ["run-loss"]
+    with pytest.raises(TypeError, match="max_que"):
+        _ = TensorBoardLogger(tmp_path, max_que=5).experiment
+
+
+@pytest.mark.usefixtures("later_files")
 def test_logging_after_the_end_opens_a_new_file(tmp_path):
     """The test of a run comes after the end of its training."""
     logger = TensorBoardLogger(tmp_path)
@@ -60,6 +79,7 @@ def test_logging_after_the_end_opens_a_new_file(tmp_path):
     assert len(list(tmp_path.iterdir())) == 2, "nothing was logged in between"
 
 
+@pytest.mark.usefixtures("later_files")
 def test_a_resumed_run_shows_each_step_once(tmp_path):
     interrupted = TensorBoardLogger(tmp_path)
     for step in range(3):
@@ -79,6 +99,7 @@ def test_a_resumed_run_shows_each_step_once(tmp_path):
     assert [(event.step, event.value) for event in events] == [(step, 1.0) for step in range(5)]
 
 
+@pytest.mark.usefixtures("later_files")
 def test_a_server_drops_the_steps_that_it_has_read(tmp_path):
     interrupted = TensorBoardLogger(tmp_path)
     for step in range(3):

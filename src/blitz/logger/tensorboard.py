@@ -1,6 +1,7 @@
 """Log to TensorBoard, with an HPARAMS tab that compares runs of different kinds, and with files that resume."""
 
 import contextlib
+import inspect
 import os
 import threading
 import time
@@ -33,7 +34,10 @@ class TensorBoardLogger(loggers.TensorBoardLogger):
     """
 
     def __init__(self, save_dir: str | Path, name: str = "", version: str = "", **options: Any) -> None:
+        """Take the options of Lightning's logger and, like it, of SummaryWriter."""
         super().__init__(save_dir, name=name, version=version, **options)
+        of_logger = inspect.signature(loggers.TensorBoardLogger).parameters
+        self._writer_options = {key: value for key, value in options.items() if key not in of_logger}
         self._writer: Any = None  # a SummaryWriter while events are written
         self._excepthook = threading.excepthook
 
@@ -42,7 +46,7 @@ class TensorBoardLogger(loggers.TensorBoardLogger):
     def experiment(self) -> Any:
         """The open SummaryWriter. Each one begins a new event file."""
         if self._writer is None:
-            self._writer = SummaryWriter(self.log_dir)
+            self._writer = SummaryWriter(self.log_dir, **self._writer_options)
             self._excepthook, threading.excepthook = threading.excepthook, silence_writer(threading.excepthook)
         return self._writer
 
@@ -75,7 +79,7 @@ class TensorBoardLogger(loggers.TensorBoardLogger):
     def position(self, step: int) -> dict[str, Any]:
         self.experiment.flush()
         files = self._files()
-        sync_to_disk(files[-1])
+        sync_to_disk(max(files, key=lambda path: path.stat().st_mtime_ns))
         return {"step": step, "sizes": {path.name: path.stat().st_size for path in files}}
 
     def truncate_to(self, position: dict[str, Any]) -> None:
@@ -90,7 +94,7 @@ class TensorBoardLogger(loggers.TensorBoardLogger):
         self.experiment.file_writer.add_event(restart)
 
     def _files(self) -> list[Path]:
-        return sorted(Path(self.log_dir).glob("events.out.tfevents.*"))
+        return list(Path(self.log_dir).glob("events.out.tfevents.*"))
 
     def save(self) -> None:
         """Write no hparams.yaml, as Lightning's logger does: config.yaml is in the same directory."""
