@@ -1,7 +1,7 @@
-"""How time and memory grow: with the images of an epoch the first, with the number of epochs neither.
+"""Measure how time and memory grow: time with the number of images, and neither with the number of epochs.
 
-``python scripts/growth.py`` (about four minutes on two cores) draws docs/growth.png from the MNIST images in data/,
-repeated as often as needed, trained as ``blitz-train data=mnist`` trains them.
+``python scripts/growth.py`` draws docs/growth.png in about four minutes on two cores. It repeats the MNIST images in
+data/ as often as needed and trains as ``blitz-train data=mnist`` does.
 """
 
 import resource
@@ -28,17 +28,17 @@ FIGURE = PROJECT / "docs" / "growth.png"
 
 
 class Growth(Callback):
-    """Seconds of each epoch, and the peak of resident memory after it, in MiB."""
+    """Record the seconds of each epoch, and the peak of resident memory after it, in MiB."""
 
     def __init__(self) -> None:
         self.seconds: list[float] = []
         self.memory: list[float] = []
 
     def on_train_epoch_start(self, *_) -> None:
-        self._began = time.perf_counter()
+        self._start = time.perf_counter()
 
     def on_train_epoch_end(self, *_) -> None:
-        self.seconds.append(time.perf_counter() - self._began)
+        self.seconds.append(time.perf_counter() - self._start)
         unit = 2**20 if sys.platform == "darwin" else 2**10
         self.memory.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit)
 
@@ -46,17 +46,17 @@ class Growth(Callback):
 def train(images: int, epochs: int) -> Growth:
     register()
     with tempfile.TemporaryDirectory() as folder, hydra.initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        words = ["data=mnist", "data.val_fraction=0", "callback.checkpoint.monitor=null", "schedule=constant", "seed=0"]
-        cfg = hydra.compose("train", [*words, f"trainer.max_epochs={epochs}", "~callback.progress"])
-        cfg.run_dir = folder
-        config = build.resolve(cfg)
+        overrides = ["data=mnist", "data.val_fraction=0", "callback.checkpoint.monitor=null", "schedule=constant"]
+        overrides += ["seed=0", f"trainer.max_epochs={epochs}", "~callback.progress", f"run_dir={folder}"]
+        config = build.resolve(hydra.compose("train", overrides))
         task, data, trainer = build.task(config), build.data(config), build.trainer(config)
         tune(task, config, on_cpu=trainer.strategy.root_device.type == "cpu")
         data.prepare_data()
         data.setup("fit")
         train = data.splits["train"]
-        times = -(-images // len(train.labels))
-        data.splits["train"] = Split(train.images.repeat(times, 1, 1, 1)[:images], train.labels.repeat(times)[:images])
+        repeats = -(-images // len(train.labels))
+        repeated = train.images.repeat(repeats, 1, 1, 1), train.labels.repeat(repeats)
+        data.splits["train"] = Split(*(tensor[:images] for tensor in repeated))
         trainer.callbacks.append(growth := Growth())
         trainer.fit(task, data)
     return growth

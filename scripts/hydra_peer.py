@@ -1,7 +1,7 @@
-"""Lightning and Hydra as templates usually put them together: what ``benchmark.py`` measures our start-up against.
+"""Lightning with Hydra, as templates usually combine them: a peer of ``benchmark.py`` for the start-up.
 
-A config whose parts are instantiated, printed as a tree and logged; rich's progress bar and model summary, TensorBoard,
-checkpoints and early stopping; torchvision's MNIST, a DataLoader and torchmetrics. It ends with its first step.
+The config is instantiated, printed as a tree and logged. There are rich's progress bar and model summary, TensorBoard,
+checkpoints, early stopping, torchvision's MNIST, a DataLoader and torchmetrics. The program ends after its first step.
 """
 
 import os

@@ -1,15 +1,15 @@
-"""What ``benchmark.py`` measures the template against, in plain form: three ways to train the same network.
+"""The peers of ``benchmark.py``: three ways to train the same network, in plain form.
 
 =================  ===============================================================================================
 tutorial           the loop of "Training a Classifier" (60 Minute Blitz) to the letter
 straightforward    a LightningModule with torchmetrics and ``self.log`` each step, a DataLoader, and the callbacks
                    that are the default of the widely used template (ashleve/lightning-hydra-template, version 2)
-floor              uint8 images in memory, and nothing but the maths: gather, normalize, forward, backward, step
+floor              the bare loop: uint8 images in memory; gather, normalize, forward, backward, step
 =================  ===============================================================================================
 
-All call ``step_done`` after every step: that is how they are timed.
+All call ``step_done`` after every step, for the timing.
 
-As a script this is the straightforward way, from the command line to its first step.
+Run as a script, this file runs the straightforward way from the command line to its first step.
 """
 
 import argparse
@@ -37,7 +37,7 @@ SGD = partial(optim.SGD, lr=0.001, momentum=0.9)  # the tutorial's
 
 
 class Net(nn.Module):
-    """The tutorial's, as it writes it."""
+    """The tutorial's network, as the tutorial writes it."""
 
     def __init__(self, in_channels: int = 3) -> None:
         super().__init__()
@@ -80,11 +80,11 @@ class DenseNet(nn.Module):
 
 
 class Pictures(Dataset[tuple[Tensor, int]]):
-    """``torchvision.datasets.CIFAR10`` or ``MNIST``, of images decoded already: the same array, picture and transform.
+    """``torchvision.datasets.CIFAR10`` or ``MNIST`` of decoded images: the same array, picture and transform.
 
     Args:
         images: uint8 ``(n, channels, height, width)``.
-        mean: of every channel, of values in [0, 1].
+        mean: of every channel, for values in [0, 1].
     """
 
     def __init__(self, images: Tensor, labels: Tensor, mean: float = 0.5, std: float = 0.5) -> None:
@@ -197,7 +197,7 @@ def straightforward(
 ) -> None:
     """Train and validate ``net`` within the trainer's ``limits``.
 
-    No logger and no workers are that template's defaults; with two workers on two cores it was not faster.
+    No logger and no workers: these are that template's defaults. With two workers on two cores it was not faster.
     """
     with tempfile.TemporaryDirectory() as folder:
         checkpoint = ModelCheckpoint(
@@ -256,7 +256,7 @@ def floor(
 
 @torch.inference_mode()
 def evaluation_floor(net: nn.Module, images: Tensor, labels: Tensor, batch_size: int) -> tuple[float, float]:
-    """Mean loss and accuracy, in one pass over images that are on the device already."""
+    """Return mean loss and accuracy of images that are on the device already."""
     net.eval()
     losses, hits = [], []
     for batch, targets in zip(images.split(batch_size), labels.split(batch_size), strict=True):
@@ -267,7 +267,7 @@ def evaluation_floor(net: nn.Module, images: Tensor, labels: Tensor, batch_size:
 
 
 class Steps(Callback):
-    """Calls ``step_done`` after every training step."""
+    """Call ``step_done`` after every training step."""
 
     def __init__(self, step_done: StepDone) -> None:
         self.step_done = step_done
@@ -277,9 +277,9 @@ class Steps(Callback):
 
 
 def main() -> None:
-    """The straightforward way from the command line to the end of its first step."""
-    parser = argparse.ArgumentParser(description="One step of the straightforward way on MNIST, then out.")
-    parser.add_argument("--data", default="data", help="the folder that holds MNIST/raw")
+    """Run the straightforward way from the command line to the end of its first step."""
+    parser = argparse.ArgumentParser(description="Train one step on MNIST in the straightforward way.")
+    parser.add_argument("--data", default="data", help="the directory that contains MNIST/raw")
     arguments = parser.parse_args()
     seed_everything(0)
     transform = transforms.Compose([transforms.ToTensor(), transforms.Normalize((0.1307,), (0.3081,))])

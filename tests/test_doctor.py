@@ -1,4 +1,4 @@
-"""blitz-doctor: a real look at this machine, and what it makes of a device that learns something else."""
+"""blitz-doctor: on this machine, and with a device that fails or does not learn the same."""
 
 import re
 import subprocess
@@ -12,7 +12,7 @@ from blitz.config.paths import PROJECT
 from blitz.doctor import Device, Result
 
 
-def test_this_machine_is_well():
+def test_this_machine_passes():
     done = subprocess.run([sys.executable, "-m", "blitz.doctor"], cwd=PROJECT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     for device in ("cpu", "dp_cpu × 3", "ddp_cpu × 2"):
@@ -47,7 +47,6 @@ def test_faults(result, fault, monkeypatch, capsys):
     assert str(result.device) in capsys.readouterr().out
 
 
-def test_a_device_that_fails_says_why():
-    """The line of the run itself."""
+def test_a_device_that_fails_is_reported_with_the_error_of_its_run():
     result = doctor.examine(Device("ddp_cpu", 0))
     assert result.error.startswith("blitz-train: trainer.devices=0 is not valid")

@@ -1,6 +1,6 @@
-"""blitz-doctor: a short real run on every device of this machine: does it work, how fast, does it learn the same.
+"""blitz-doctor: a short run on every device of this machine. Does it work, how fast is it, does it learn the same?
 
-Exits with status 1 where a device that is there does not work, or its losses are not the CPU's.
+Exits with status 1 if a device that exists does not work, or if its losses differ from those of the CPU.
 """
 
 import csv
@@ -19,15 +19,18 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
 
-SETTINGS = (  # a small learning rate: with a large one rounding alone leads to other losses soon
+SETTINGS = (  # a small learning rate: with a large one, rounding alone soon leads to other losses
     "data=digits", "model=net", "optimizer=sgd", "optimizer.lr=0.01", "schedule=constant", "seed=0", "logger=csv",
     "trainer.max_epochs=3", "trainer.log_every_n_steps=10", "+callback.speed._target_=blitz.doctor.Speed",
 )  # fmt: skip
 TOLERANCE = {"cpu": 1e-4, "dp_cpu": 1e-4, "ddp_cpu": 1e-4}
-TOLERANCE_ELSEWHERE = 2e-2  # of losses near 2: an accelerator multiplies with fewer bits (TF32)
+ACCELERATOR_TOLERANCE = 2e-2  # for losses near 2: an accelerator multiplies with fewer bits (TF32)
+TIMEOUT = 300  # seconds, for a run that takes ten
 
 
 class Device(NamedTuple):
+    """A choice of ``device=`` with a number of devices, and the reason if this machine does not have it."""
+
     name: str
     devices: int
     missing: str = ""
@@ -37,6 +40,8 @@ class Device(NamedTuple):
 
 
 class Result(NamedTuple):
+    """The outcome of a run: an error, or its speed and the training losses."""
+
     device: Device
     error: str = ""
     images_per_second: float = 0.0
@@ -44,20 +49,20 @@ class Result(NamedTuple):
 
 
 class Speed(Callback):
-    """Logs the training images of each epoch by the second, as ``speed``."""
+    """Log the training images per second of each epoch, as ``speed``."""
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.began = time.perf_counter()
+        self.start = time.perf_counter()
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         images = len(trainer.datamodule.splits["train"].labels)  # type: ignore[attr-defined]
         if trainer.strategy.root_device.type != "cpu":
             torch.accelerator.synchronize()
-        pl_module.log("speed", images / (time.perf_counter() - self.began))
+        pl_module.log("speed", images / (time.perf_counter() - self.start))
 
 
 def devices() -> list[Device]:
-    """All that ``device=`` knows how to spread a small run over, with the reason why one is not there."""
+    """Return the devices that a small run can use, and the reason for each that this machine does not have."""
     gpus = torch.cuda.device_count()
     no_gpu = "" if gpus else "no GPU that torch can use"
     return [
@@ -71,18 +76,16 @@ def devices() -> list[Device]:
     ]
 
 
-PATIENCE = 300  # seconds for a run that takes ten
-
-
 def examine(device: Device) -> Result:
-    with tempfile.TemporaryDirectory() as there:
-        run = Path(there) / "run"
-        words = (f"device={device.name}", f"trainer.devices={device.devices}", *SETTINGS, f'hydra.run.dir="{run}"')
-        command = [sys.executable, "-m", "blitz.train", *words]
+    """Train on ``device`` in a process of its own."""
+    with tempfile.TemporaryDirectory() as directory:
+        run = Path(directory) / "run"
+        overrides = (f"device={device.name}", f"trainer.devices={device.devices}", *SETTINGS, f'hydra.run.dir="{run}"')
+        command = [sys.executable, "-m", "blitz.train", *overrides]
         try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE)
+            done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT)
         except subprocess.TimeoutExpired:
-            return Result(device, f"no end after {PATIENCE} s")
+            return Result(device, f"still running after {TIMEOUT} s")
         if done.returncode:
             return Result(device, (done.stderr.splitlines() or [f"ended with status {done.returncode}"])[-1])
         with (run / "metrics.csv").open(encoding="utf-8") as file:
@@ -92,7 +95,7 @@ def examine(device: Device) -> Result:
 
 
 def judge(results: Iterable[Result]) -> tuple[Table, list[str]]:
-    """The table, and a line for each fault. The first result is the CPU's."""
+    """Return the table of the results, and a line for each fault. The first result must be that of the CPU."""
     table = Table("device", "works", *(Column(title, justify="right") for title in ("images/s", "loss, off by")))
     table.box = box.SIMPLE_HEAD
     faults = []
@@ -106,9 +109,8 @@ def judge(results: Iterable[Result]) -> tuple[Table, list[str]]:
             faults.append(f"{device} does not work: {error}")
         else:
             off = max((abs(a - b) for a, b in zip(losses, reference, strict=True)), default=0.0)
-            good = off <= TOLERANCE.get(device.name, TOLERANCE_ELSEWHERE)
-            colour = "green" if good else "red"
-            table.add_row(str(device), "yes", f"{speed:,.0f}", f"[{colour}]{off:.1e}[/]")
+            good = off <= TOLERANCE.get(device.name, ACCELERATOR_TOLERANCE)
+            table.add_row(str(device), "yes", f"{speed:,.0f}", f"[{'green' if good else 'red'}]{off:.1e}[/]")
             if not good:
                 faults.append(f"{device} does not learn as the CPU does: a loss is off by {off:.1e}")
     return table, faults

@@ -1,4 +1,4 @@
-"""The benchmark's machinery on a few small images, and that its peers train the same weights as the floor."""
+"""The benchmark on a few small images; its peers train the same weights as the bare loop."""
 
 import os
 import sys
@@ -26,8 +26,8 @@ def bench():
 
 def test_table_has_every_row_with_positive_ratios(bench, monkeypatch):
     monkeypatch.setattr(benchmark, "WARM_UP_STEPS", 1)
-    monkeypatch.setattr(Benchmark, "command", lambda self, *words, status=0: 1.0)  # these take seconds each
-    monkeypatch.setattr(Benchmark, "peak", lambda self, *words: 1.0)
+    monkeypatch.setattr(Benchmark, "command", lambda self, *command, status=0: 1.0)  # takes seconds
+    monkeypatch.setattr(Benchmark, "peak", lambda self, *command: 1.0)
     rows = bench.rows()
     measured = [benchmark.measure(row, rounds=1) for row in rows]
     assert all(ratio > 0 for done in measured for ratio in done.ratios)
@@ -47,22 +47,22 @@ def test_whole_table_has_compiled_rows(bench):
 
 def test_start_up_against_another_template(bench, tmp_path, monkeypatch):
     commands = []
-    monkeypatch.setattr(Benchmark, "command", lambda self, *words, status=0: commands.append(words) or 1.0)
+    monkeypatch.setattr(Benchmark, "command", lambda self, *command, status=0: commands.append(command) or 1.0)
     (row,) = (row for row in replace(bench, template=tmp_path).rows() if "lightning-hydra-template" in row.name)
     assert benchmark.measure(row, rounds=1).ratios == [1.0]
-    assert [str(tmp_path) in words[0] for words in commands] == [False, True]
+    assert [str(tmp_path) in command[0] for command in commands] == [False, True]
 
 
-@pytest.mark.skipif(not hasattr(os, "wait4"), reason="no memory row here")
-def test_peak_is_that_of_the_command_alone(bench):
-    held = torch.ones(1 << 26)  # 256 MiB of this process
+@pytest.mark.skipif(not hasattr(os, "wait4"), reason="this system does not report the memory of a process")
+def test_peak_memory_is_that_of_the_command_alone(bench):
+    held = torch.ones(1 << 26)  # 256 MiB in this process
     assert 90 < bench.peak(sys.executable, "-c", "bytearray(range(100)) * 2**20") < 200
     assert len(held)
 
 
 @pytest.fixture(scope="module")
 def images():
-    """Five batches of 8, whose order is theirs."""
+    """Return five batches of 8."""
     generator = torch.Generator().manual_seed(0)
     return Split(
         torch.randint(0, 256, (40, 3, 32, 32), dtype=torch.uint8, generator=generator),
@@ -77,7 +77,7 @@ def seeded(make):
 
 @pytest.fixture(scope="module")
 def weights(images):
-    """The floor's after five steps."""
+    """Return the weights of the bare loop after five steps."""
     net = seeded(Net)
     peers.floor(net, images.images, images.labels, 8, 5, lambda: None, CPU, shuffle=False)
     return net.state_dict()
@@ -99,7 +99,7 @@ def test_straightforward_lightning_trains_the_weights_of_the_floor(images, weigh
 
 
 def test_template_trains_the_weights_of_the_floor(bench, images):
-    """In one batch of all images, where their order does not matter."""
+    """With one batch of all images, so that their order does not matter."""
     floor = seeded(Net)
     peers.floor(floor, images.images, images.labels, 40, 5, lambda: None, CPU)
     half = [0.5, 0.5, 0.5]

@@ -1,21 +1,24 @@
-"""The figures, against a count by hand."""
+"""Classification: metrics equal to a count by hand, logged without waiting for the device, and kept in checkpoints."""
 
-import json
+from functools import partial
 from itertools import pairwise
+from types import SimpleNamespace
 
 import pytest
 import torch
 from lightning import Trainer
+from lightning.pytorch.loggers.logger import DummyLogger
 from torch import nn
 from torch.utils.data import DataLoader
 
+from blitz.errors import UserError
 from blitz.task.classify import Classify
 
 CLASSES = ["a", "b", "absent", "d"]
 
 
 class Fixed(nn.Module):
-    """Answers with the logits that it is given as images."""
+    """Returns its images, which are logits."""
 
     def __init__(self):
         super().__init__()
@@ -46,35 +49,35 @@ def trainer(tmp_path):
 
 
 @pytest.mark.parametrize("stage", ["val", "test"])
-def test_figures_equal_a_count_by_hand(trainer, stage):
+def test_metrics_equal_a_count_by_hand(trainer, stage):
     task = Classify(Fixed(), classes=CLASSES)
     (trainer.validate if stage == "val" else trainer.test)(task, loader(), verbose=False)
     logits, labels = (torch.cat(parts) for parts in zip(*batches(), strict=True))
     right = logits.flatten(1).argmax(1) == labels
-    figures = {key: float(value) for key, value in trainer.callback_metrics.items()}
-    assert figures.pop(f"{stage}/acc") == pytest.approx(right.sum().item() / 17)
+    metrics = {key: float(value) for key, value in trainer.callback_metrics.items()}
+    assert metrics.pop(f"{stage}/acc") == pytest.approx(right.sum().item() / 17)
     loss = nn.functional.cross_entropy(logits.flatten(1), labels).item()
-    assert figures.pop(f"{stage}/loss") == pytest.approx(loss, rel=1e-6)
+    assert metrics.pop(f"{stage}/loss") == pytest.approx(loss, rel=1e-6)
     by_hand = {f"{stage}/acc/{CLASSES[c]}": right[labels == c].float().mean().item() for c in (0, 1, 3)}
-    assert figures == pytest.approx(by_hand), "an absent class has no figure"
+    assert metrics == pytest.approx(by_hand), "an absent class has no accuracy"
     predicted = logits.flatten(1).argmax(1)
     by_hand = [[int(((labels == t) & (predicted == p)).sum()) for p in range(4)] for t in range(4)]
     assert task.confusion[stage].tolist() == by_hand
 
 
-def test_training_figures_are_those_of_the_steps(trainer):
+def test_training_metrics_equal_a_count_by_hand(trainer):
     task = Classify(Fixed(), lambda parameters: torch.optim.SGD(parameters, 0.0), classes=CLASSES)
     trainer.fit(task, loader())
     logits, labels = (torch.cat(parts) for parts in zip(*batches(), strict=True))
-    figures = trainer.callback_metrics
+    metrics = trainer.callback_metrics
     right = (logits.flatten(1).argmax(1) == labels).double()
-    assert float(figures["train/acc"]) == pytest.approx(right.mean().item())
-    assert float(figures["train/loss"]) == pytest.approx(nn.functional.cross_entropy(logits.flatten(1), labels).item())
-    assert float(figures["train/acc_step"]) == pytest.approx(right[6:].mean().item()), "of the last two steps"
+    assert float(metrics["train/acc"]) == pytest.approx(right.mean().item())
+    assert float(metrics["train/loss"]) == pytest.approx(nn.functional.cross_entropy(logits.flatten(1), labels).item())
+    assert float(metrics["train/acc_step"]) == pytest.approx(right[6:].mean().item()), "of the last two steps"
 
 
 def test_a_step_does_not_wait_for_the_device(trainer, monkeypatch):
-    """Between two looks nothing asks a tensor for its value."""
+    """Between two flushes nothing asks a tensor for its value."""
     asked = []
     for name in ("item", "tolist", "cpu", "__bool__", "__float__", "__int__", "numpy"):
         original = getattr(torch.Tensor, name)
@@ -100,7 +103,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(trainer):
 
 
 def test_a_loss_that_is_not_finite_under_accumulation(trainer):
-    """The step is the optimizer's, not the batch's number."""
+    """The message has the number of the optimizer step, not that of the batch."""
     task = Classify(Fixed(), lambda parameters: torch.optim.SGD(parameters, 0.25), classes=CLASSES)
     data = list(batches((4,) * 8))
     data[5][0].fill_(float("inf"))
@@ -129,8 +132,88 @@ def test_predict_gives_probabilities(trainer):
     assert torch.allclose(predictions.sum(1), torch.ones(17))
 
 
-def test_metrics_names_what_is_logged(trainer):
+def test_metric_names_are_those_that_are_logged(trainer):
     task = Classify(Fixed(), classes=["a", "b", "c", "d"])
     trainer.test(task, loader([(torch.randn(4, 4, 1, 1), torch.arange(4))]), verbose=False)
-    assert set(task.metrics("test")) == set(trainer.callback_metrics)
-    assert json.dumps(task.metrics("train")) == '["train/loss", "train/acc"]'
+    assert set(task.metric_names("test")) == set(trainer.callback_metrics)
+    assert task.metric_names("train") == ["train/loss", "train/acc"]
+
+
+@pytest.mark.parametrize("accumulate", [1, 2, 3])
+def test_steps_are_logged_when_the_optimizer_has_stepped(accumulate, tmp_path):
+    """Of 8 batches; the last one of an epoch ends an accumulation."""
+    logger = Rows()
+    trainer = Trainer(
+        accelerator="cpu", max_epochs=1, logger=logger, enable_progress_bar=False, enable_model_summary=False,
+        default_root_dir=tmp_path, enable_checkpointing=False, log_every_n_steps=1, accumulate_grad_batches=accumulate,
+    )  # fmt: skip
+    task = Classify(Fixed(), lambda parameters: torch.optim.SGD(parameters, 0.0), classes=CLASSES)
+    data = list(batches((4,) * 8))
+    trainer.fit(task, loader(data))
+    windows = [data[first : first + accumulate] for first in range(0, 8, accumulate)]
+    losses = [
+        sum(nn.functional.cross_entropy(logits.flatten(1), labels).item() for logits, labels in window) / len(window)
+        for window in windows
+    ]
+    logged = [(step, row["train/loss_step"]) for step, row in logger.rows if "train/loss_step" in row]
+    assert [step for step, _ in logged] == list(range(len(windows)))
+    assert [loss for _, loss in logged] == pytest.approx(losses)
+
+
+class Rows(DummyLogger):
+    def __init__(self):
+        super().__init__()
+        self.rows = []
+
+    def log_metrics(self, metrics, step=None):
+        self.rows.append((step, dict(metrics)))
+
+
+@pytest.mark.parametrize("old", [False, True], ids=["current", "until 2026-11"])
+def test_training_metrics_are_kept_in_checkpoints(old, trainer, tmp_path):
+    """Also those of steps that were not flushed when the checkpoint was saved."""
+    saved, resumed = ({}, Classify(Fixed(), classes=CLASSES))
+    task = Classify(Fixed(), lambda parameters: torch.optim.SGD(parameters, 0.0), classes=CLASSES)
+    task.on_train_batch_start = lambda batch, batch_idx: batch_idx == 3 and task.on_save_checkpoint(saved)
+    trainer.fit(task, loader(list(batches((4,) * 4))))
+    state = saved["training_metrics"]
+    if old:
+        saved = {"running": {"epoch": state["epoch"], "lately": state["window"]}}
+    resumed.on_load_checkpoint(saved)
+    assert resumed.training_metrics.state_dict() == state
+    assert (state["epoch"][2], state["window"][2]) == (12, 4), "images of three steps, and of those after the second"
+
+
+@pytest.mark.parametrize(
+    ("net", "message"),
+    [
+        (nn.Conv2d(1, 4, 3), "data.channels=3: Conv2d takes images with 1 channels; expected 1"),
+        (
+            nn.Sequential(nn.Flatten(), nn.Linear(7, 4)),
+            r"data.image_size=8: Sequential cannot take 3x8x8 images \(.+\)",
+        ),
+        (nn.Flatten(), r"Flatten returns \(2, 192\) for 2 images; expected \(2, 4\)"),
+    ],
+)
+def test_a_network_that_does_not_fit_the_data(net, message):
+    with pytest.raises(UserError, match=message):
+        Classify(net, classes=CLASSES, transform=SimpleNamespace(channels=3, image_size=8))
+
+
+def test_the_check_of_a_network_changes_no_state():
+    net = nn.Sequential(nn.BatchNorm2d(1), nn.Dropout(), nn.Flatten())
+    net[0].eval()
+    generator = torch.get_rng_state()
+    Classify(net, classes=CLASSES, transform=SimpleNamespace(channels=1, image_size=2))
+    assert [module.training for module in net] == [False, True, True]
+    assert net[0].num_batches_tracked == 0
+    assert torch.equal(torch.get_rng_state(), generator)
+
+
+def test_schedule_is_told_the_number_of_steps(trainer):
+    schedule = partial(torch.optim.lr_scheduler.LinearLR, total_iters="total_steps")
+    task = Classify(Fixed(), lambda parameters: torch.optim.SGD(parameters, 0.1), schedule, CLASSES)
+    trainer.accumulate_grad_batches = 2
+    trainer.fit(task, loader(list(batches((4,) * 8))))
+    assert trainer.lr_scheduler_configs[0].scheduler.total_iters == 4
+    assert trainer.optimizers[0].param_groups[0]["lr"] == pytest.approx(0.1)

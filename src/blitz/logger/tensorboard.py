@@ -1,92 +1,121 @@
-"""Lightning's TensorBoard logger, for runs that go on, with an HPARAMS tab that compares runs of different kinds."""
+"""Log to TensorBoard, with an HPARAMS tab that compares runs of different kinds, and with files that resume."""
 
 import contextlib
+import inspect
 import os
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from lightning.fabric.loggers.logger import rank_zero_experiment
 from lightning.pytorch import loggers
 from lightning.pytorch.utilities import rank_zero_only
+from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.plugins.hparams import metadata
 from tensorboard.plugins.hparams.api_pb2 import STATUS_FAILURE, STATUS_SUCCESS
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData, SessionEndInfo
-from tensorboard.summary.writer.event_file_writer import _AsyncWriterThread
+from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
-from blitz.logger import to_disk
+from blitz.logger import sync_to_disk
+
+ExceptHook = Callable[[threading.ExceptHookArgs], Any]
 
 
 class TensorBoardLogger(loggers.TensorBoardLogger):
-    """A run's hyper-parameters are written when it starts and its end when it ends, and no list of columns.
+    """Write a run's hyper-parameters when it starts and its status when it ends, but no list of columns.
 
-    TensorBoard then shows the union of all runs' columns; Lightning's logger writes a list with each run, and
-    TensorBoard takes one run's for all. The figure ``epoch``, which Lightning adds to every other, is left out: it
-    would be the first curve and the first column.
-
-    A run that goes on goes on in the same files: ``mark`` says how much has been written, ``rewind`` cuts off the rest.
+    TensorBoard then shows the columns of all runs. Lightning's logger writes a list with each run, and TensorBoard
+    takes one run's list for all. The metric ``epoch``, which Lightning adds to all others, is left out: it would be the
+    first curve and the first column.
     """
+
+    def __init__(self, save_dir: str | Path, name: str = "", version: str = "", **options: Any) -> None:
+        """Take the options of Lightning's logger and, like it, of SummaryWriter."""
+        super().__init__(save_dir, name=name, version=version, **options)
+        of_logger = inspect.signature(loggers.TensorBoardLogger).parameters
+        self._writer_options = {key: value for key, value in options.items() if key not in of_logger}
+        self._writer: Any = None  # a SummaryWriter while events are written
+        self._excepthook = threading.excepthook
+
+    @property
+    @rank_zero_experiment
+    def experiment(self) -> Any:
+        """The open SummaryWriter. Each one begins a new event file."""
+        if self._writer is None:
+            self._writer = SummaryWriter(self.log_dir, **self._writer_options)
+            self._excepthook, threading.excepthook = threading.excepthook, silence_writer(threading.excepthook)
+        return self._writer
 
     @rank_zero_only
     def log_hyperparams(self, params: dict[str, Any], *_: Any, **__: Any) -> None:  # type: ignore[override]
-        """Write ``params``, dotted keys to plain values."""
-        _, start, _ = hparams(params, {})  # type: ignore[no-untyped-call]
-        self.experiment._get_file_writer().add_summary(start)
+        """Write ``params``: plain values by dotted key."""
+        _, session_start, _ = hparams(params, {})  # type: ignore[no-untyped-call]
+        self.experiment.file_writer.add_summary(session_start)
 
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:  # type: ignore[override]
         try:
             super().log_metrics({name: value for name, value in metrics.items() if name != "epoch"}, step)
         except ValueError as error:
-            if isinstance(error.__cause__, OSError):  # Lightning says of a full disk too that the value is of no kind
+            if isinstance(error.__cause__, OSError):  # Lightning reports a full disk as a value of the wrong type
                 raise error.__cause__ from None
             raise
 
     @rank_zero_only
     def finalize(self, status: str) -> None:
-        if self._experiment is not None:
-            # What a failed run cannot write either, as on a full disk, must not hide why it failed.
-            with contextlib.suppress(OSError) if status == "failed" else contextlib.nullcontext():
-                self.experiment._get_file_writer().add_summary(_session_end(status))
-                self.experiment.close()
+        if self._writer is None:
+            return
+        # If a run fails because the disk is full, this fails too, and must not hide the reason.
+        with contextlib.suppress(OSError) if status == "failed" else contextlib.nullcontext():
+            self._writer.file_writer.add_summary(session_end(status))
+            self._writer.close()
+        self._writer = None
+        threading.excepthook = self._excepthook
 
     def position(self, step: int) -> dict[str, Any]:
         self.experiment.flush()
         files = self._files()
-        if files:
-            to_disk(files[-1])
+        sync_to_disk(max(files, key=lambda path: path.stat().st_mtime_ns))
         return {"step": step, "sizes": {path.name: path.stat().st_size for path in files}}
 
     def truncate_to(self, position: dict[str, Any]) -> None:
-        """To be called before anything is logged; an empty mark is the start."""
         sizes = position.get("sizes", {})
-        self._kwargs["purge_step"] = position.get("step", -1) + 1  # for a server that has read what is cut off
         for path in self._files():
             if path.name in sizes:
-                os.truncate(path, min(sizes[path.name], path.stat().st_size))  # it would lengthen a shorter one
+                os.truncate(path, min(sizes[path.name], path.stat().st_size))  # a larger size would lengthen the file
             else:
                 path.unlink()
+        # Have a running server drop the later steps that it has already read.
+        restart = Event(step=position.get("step", -1) + 1, session_log=SessionLog(status=SessionLog.START))
+        self.experiment.file_writer.add_event(restart)
 
     def _files(self) -> list[Path]:
-        return sorted(Path(self.log_dir).glob("events.out.tfevents.*"))
+        return list(Path(self.log_dir).glob("events.out.tfevents.*"))
 
     def save(self) -> None:
-        """Not Lightning's hparams.yaml: config.yaml stands in the same folder."""
+        """Write no hparams.yaml, as Lightning's logger does: config.yaml is in the same directory."""
 
 
-def _hush(arguments: threading.ExceptHookArgs) -> None:
-    """For ``threading.excepthook``: what the writer's thread raises is raised again where something is logged next."""
-    if not isinstance(arguments.thread, _AsyncWriterThread):
-        threading.__excepthook__(arguments)
+def silence_writer(excepthook: ExceptHook) -> ExceptHook:
+    """Return a hook for ``threading.excepthook`` that prints nothing if a thread of TensorBoard fails.
+
+    That thread writes the events. Its exception is raised again in the main thread by the next call of the writer, and
+    a full disk should not be reported twice. All other threads are left to ``excepthook``.
+    """
+
+    def hook(arguments: threading.ExceptHookArgs) -> None:
+        if not type(arguments.thread).__module__.startswith("tensorboard."):
+            excepthook(arguments)
+
+    return hook
 
 
-threading.excepthook = _hush
-
-
-def _session_end(status: str) -> Summary:
-    """What torch writes for a success alone."""
+def session_end(status: str) -> Summary:
+    """Return the summary that ends a run in the HPARAMS tab. torch can only make that of a successful one."""
     code = STATUS_SUCCESS if status == "success" else STATUS_FAILURE
     end = SessionEndInfo(status=code, end_time_secs=time.time())
     described = metadata.create_summary_metadata(HParamsPluginData(session_end_info=end))

@@ -41,7 +41,8 @@ def environment() -> dict[str, Any]:
 def git(*arguments: str) -> bytes:
     """Return the output of a git command in the project; empty if there is no git or no repository."""
     try:
-        done = subprocess.run(["git", *arguments], cwd=PROJECT, capture_output=True, timeout=30)
+        # Without the lock that "status" takes to refresh the index: a killed run would leave it behind.
+        done = subprocess.run(["git", "--no-optional-locks", *arguments], cwd=PROJECT, capture_output=True, timeout=30)
     except (OSError, subprocess.TimeoutExpired):
         return b""
     return done.stdout if done.returncode == 0 else b""

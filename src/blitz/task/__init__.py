@@ -1,1 +1,1 @@
-"""Tasks: what is predicted, what is lost by a wrong answer, and how it is measured."""
+"""Tasks: a network with its loss, its optimizer and its metrics."""

@@ -13,12 +13,10 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.profilers import PassThroughProfiler
 from omegaconf import DictConfig, OmegaConf
 
-from blitz.callback.last_checkpoint import LastCheckpoint
 from blitz.config.checks import did_you_mean
 from blitz.config.instantiate import instantiate
 from blitz.config.keys import leaves
 from blitz.errors import UserError
-from blitz.loop import FitLoop
 from blitz.runs.checkpoint import CheckpointIO
 
 Config = dict[str, Any]
@@ -56,8 +54,6 @@ def trainer(config: Config) -> Trainer:
     profiler = {} if config["trainer"].get("profiler") else {"profiler": _NoProfiler()}
     built: Trainer = make_trainer(callbacks=callbacks, logger=loggers, **profiler)
     built.strategy.checkpoint_io = CheckpointIO(config)
-    keeper = next((callback for callback in callbacks if isinstance(callback, LastCheckpoint)), None)
-    built.fit_loop = FitLoop(built, keeper)
     _check_launcher(built, config["trainer"])
     if built.world_size > 1:
         built.strategy.setup_environment()
@@ -167,7 +163,13 @@ def _logger(name: str, node: Mapping[str, Any]) -> Logger:
 
 
 class _NoProfiler(PassThroughProfiler):
-    """Measure nothing in no time. Lightning's own makes two generators for each of 42 contexts in a step."""
+    """Measure nothing, as Lightning's default does, but faster.
+
+    Lightning opens a profiler context around each hook, 35 in a step of the default run. Its own profiler makes a new
+    generator for each: 27 µs per step instead of 5.
+    """
+
+    _context = nullcontext()
 
     def profile(self, action_name: str) -> nullcontext[None]:  # type: ignore[override]
-        return nullcontext()
+        return self._context
