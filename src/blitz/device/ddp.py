@@ -32,7 +32,7 @@ class _Parts(ParallelStrategy):
             self.accelerator.setup_device(self.root_device)
             distributed.init_process_group(
                 self._get_process_group_backend(),  # type: ignore[attr-defined]
-                store=distributed.PrefixStore("group", ranks.meeting()),  # type: ignore[attr-defined]
+                store=distributed.PrefixStore("group", ranks.rendezvous_store()),  # type: ignore[attr-defined]
                 rank=self.global_rank,
                 world_size=self.world_size,
                 timeout=self._timeout,  # type: ignore[attr-defined]
