@@ -92,7 +92,8 @@ def _check_number_of_processes(cfg: DictConfig, count: int | None, started: rank
         if started and started.world_size > 1:
             device = HydraConfig.get().runtime.choices["device"]
             raise UserError(
-                f"device={device}: it takes one process, but {started.world_size} were started; expected device=ddp or ddp_cpu"
+                f"device={device}: it takes one process, but {started.world_size} were started; "
+                "expected device=ddp or ddp_cpu"
             )
         return
     nodes = cfg.trainer.num_nodes

@@ -99,7 +99,8 @@ class StopRequest:
     received: signal.Signals | None = None
 
     def __init__(self) -> None:
-        self._chained = {number: handler for number in SIGNALS if _is_users(handler := signal.getsignal(number))}
+        handlers: dict[signal.Signals, Any] = {number: signal.getsignal(number) for number in SIGNALS}
+        self._chained = {number: handler for number, handler in handlers.items() if _is_users(handler)}
 
     @property
     def status(self) -> int:

@@ -9,16 +9,15 @@ import torch
 from hydra.errors import InstantiationException
 from lightning import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.accelerators import AcceleratorRegistry
+from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.profilers import PassThroughProfiler
 from omegaconf import DictConfig, OmegaConf
 
-from blitz.callback.last_checkpoint import LastCheckpoint
 from blitz.config.checks import did_you_mean
 from blitz.config.instantiate import instantiate
 from blitz.config.keys import leaves
 from blitz.errors import UserError
-from blitz.loop import FitLoop
 from blitz.runs.checkpoint import CheckpointIO
 
 Config = dict[str, Any]
@@ -53,10 +52,10 @@ def trainer(config: Config) -> Trainer:
     loggers = [_logger(name, node) for name, node in config["logger"].items() if node is not None]
     make_trainer = instantiate(config["trainer"] | {"_partial_": True})
     profiler = {} if config["trainer"].get("profiler") else {"profiler": _NoProfiler()}
-    built: Trainer = make_trainer(callbacks=callbacks, logger=loggers, **profiler)
+    # Lightning would add a ModelCheckpoint of its own if there is none.
+    checkpoints = any(isinstance(callback, Checkpoint) for callback in callbacks)
+    built: Trainer = make_trainer(callbacks=callbacks, logger=loggers, enable_checkpointing=checkpoints, **profiler)
     built.strategy.checkpoint_io = CheckpointIO(config)
-    keeper = next((callback for callback in callbacks if isinstance(callback, LastCheckpoint)), None)
-    built.fit_loop = FitLoop(built, keeper)
     _check_launcher(built, config["trainer"])
     if built.world_size > 1:
         built.strategy.setup_environment()
