@@ -18,7 +18,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import distributed
 
 from blitz.callback import loop_progress
-from blitz.callback.resumable_loader import ResumableLoader
+from blitz.callback.resumable_loader import Position, ResumableLoader
 from blitz.errors import UserError
 from blitz.process import random_state
 from blitz.process.agreement import Agreement
@@ -66,7 +66,8 @@ class LastCheckpoint(Callback):
         self._resumed_batch = 0
         self._saving: int | None = None  # finished batches of the epoch, while this callback saves
         self._flags: tuple[bool, bool] | None = None  # whether to stop and to save, as of the last fetch
-        self._random: RandomState = {}  # before the last fetch
+        self._random: RandomState = {}  # before the last fetch, like the positions
+        self._positions: list[Position] = []
         self._saved = (0, 0)
         self._save_began = self._save_ended = 0.0
 
@@ -95,14 +96,18 @@ class LastCheckpoint(Callback):
     def _wrap(self, loader: Any, trainer: Trainer) -> ResumableLoader:
         wrapped = ResumableLoader(loader, _nothing if self._loaders else self._before_fetch)
         if batch := self._resumed_batch:
-            ranks = self._resumed.get("loaders", [])
-            positions = ranks[trainer.global_rank] if trainer.global_rank < len(ranks) else []
-            index = len(self._loaders)
-            wrapped.restore(positions[index] if index < len(positions) else {"taken": batch})
+            wrapped.restore(self._position_to_restore(len(self._loaders), trainer))
             if not wrapped.restores_itself and trainer.is_global_zero:
                 _print(f"skipping the {batch:,} batches of this epoch that are done")
         self._loaders.append(wrapped)
         return wrapped
+
+    def _position_to_restore(self, index: int, trainer: Trainer) -> Position:
+        ranks = self._resumed.get("loaders", [])  # absent in checkpoints of earlier versions
+        positions = ranks[trainer.global_rank] if trainer.global_rank < len(ranks) else []
+        position = positions[index] if index < len(positions) else {}
+        # A loader of unknown length was one batch ahead: Lightning fetches early, to know which batch is the last.
+        return {**position, "taken": min(position.get("taken", self._resumed_batch), self._resumed_batch)}
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         if trainer.state.fn != "fit" or "resume" not in checkpoint:
@@ -146,7 +151,7 @@ class LastCheckpoint(Callback):
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._restore_last_state(trainer, pl_module)
         if self._progress() != (0, 0):
-            self._before_fetch()
+            self._before_fetch(between_epochs=True)
             self._save_if_due(trainer, 0)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
@@ -157,8 +162,8 @@ class LastCheckpoint(Callback):
             self._save_if_due(trainer, batch_idx)
         self._flags = None
 
-    def _before_fetch(self) -> None:
-        """Note the random state if the run may be saved when the batch is there: fetching it can draw numbers."""
+    def _before_fetch(self, between_epochs: bool = False) -> None:
+        """Note the random state and the loaders' positions if the run may be saved once the next batch is fetched."""
         if self._agreement is None:
             return
         if self._resumed:
@@ -166,7 +171,11 @@ class LastCheckpoint(Callback):
         self._flags = (self._request.received is not None, self._is_due())
         # Another rank may ask for a checkpoint. A single one saves the 40 µs of noting the state in vain.
         if any(self._flags) or self._trainer.world_size > 1:
-            self._random = random_state.get()
+            self._note_positions(between_epochs)
+
+    def _note_positions(self, between_epochs: bool) -> None:
+        self._random = random_state.get()
+        self._positions = [loader.position(between_epochs) for loader in self._loaders]
 
     def _restore_last_state(self, trainer: Trainer, module: LightningModule) -> None:
         """Restore, at the first step after a resume, what Lightning or other callbacks would have overwritten."""
@@ -174,6 +183,9 @@ class LastCheckpoint(Callback):
             return
         if not self._resumed_batch or not self._loaders:  # otherwise the batch was fetched with this state
             random_state.put(self._of_this_rank("random"))
+        if not self._resumed_batch:
+            for index, loader in enumerate(self._loaders):
+                loader.put_generator_states(self._position_to_restore(index, trainer).get("generators", []))
         loop_progress.end_restart(trainer)
         trainer.accumulate_grad_batches = self._resumed.get("accumulate_grad_batches", trainer.accumulate_grad_batches)
         gradients = self._resumed.get("gradients", {})
@@ -229,7 +241,7 @@ class LastCheckpoint(Callback):
             return
         batch = self._saving
         loop_progress.take_back(checkpoint, batch)
-        mine = (self._random, [loader.position(batch) for loader in self._loaders])
+        mine = (self._random, self._positions)
         ranks: list[Any] = [mine] * trainer.world_size
         if trainer.world_size > 1:
             distributed.all_gather_object(ranks, mine)
@@ -252,7 +264,7 @@ class LastCheckpoint(Callback):
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         assert self._agreement is not None
         if self._progress() != self._saved:
-            self._random = random_state.get()
+            self._note_positions(between_epochs=True)
             self._save(trainer, 0)
         (stop,) = self._agreement.now(self._request.received is not None)
         if stop:

@@ -1,10 +1,12 @@
 """A training loader whose position within an epoch can be saved and restored exactly."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from blitz.process import random_state
-from blitz.process.random_state import RandomState
 
 Position = dict[str, Any]
 
@@ -24,27 +26,40 @@ class ResumableLoader:
     """
 
     def __init__(self, loader: Any, before_fetch: Callable[[], None]) -> None:
-        vars(self).update(loader=loader, before_fetch=before_fetch, batches=None, restored=None)
+        vars(self).update(loader=loader, before_fetch=before_fetch, batches=None, restored=None, used=False)
 
     @property
     def restores_itself(self) -> bool:
         return hasattr(self.loader, "load_state_dict") and "taken" in self.loader.state_dict()
 
-    def position(self, batch_idx: int) -> Position:
-        """Return the position before batch ``batch_idx`` of the epoch, which was fetched last."""
+    def position(self, between_epochs: bool) -> Position:
+        """Return the position within the epoch. Between two epochs the next iterator does not exist yet."""
         batches: _Batches | None = vars(self)["batches"]
-        if not batch_idx or self.restores_itself or batches is None:
-            return {"taken": batch_idx}
-        # A loader of unknown length is one batch ahead: Lightning fetches early, to know which batch is the last.
-        taken = min(batches.taken - 1, batch_idx)
-        return {"taken": taken, "made": batches.made, "first": batches.first}
+        if between_epochs or self.restores_itself or batches is None:
+            return {"generators": self.generator_states()}
+        return {
+            "taken": batches.taken, "made": batches.made, "first": batches.first, "reuses_workers": batches.reuses_workers
+        }  # fmt: skip
 
     def restore(self, position: Position) -> None:
-        """Let the next iterator begin at the position."""
+        """Let the next iterator begin at a position within an epoch."""
         if self.restores_itself:
             self.loader.load_state_dict({**self.loader.state_dict(), "taken": position["taken"]})
         else:
             vars(self)["restored"] = position
+
+    def generator_states(self) -> list[Tensor]:
+        """Return the states of the generators that the loader and its sampler were made with."""
+        return [generator.get_state() for generator in self._generators()]
+
+    def put_generator_states(self, states: Iterable[Tensor]) -> None:
+        for generator, state in zip(self._generators(), states, strict=False):
+            generator.set_state(state)
+
+    def _generators(self) -> list[torch.Generator]:
+        owners = (self.loader, getattr(self.loader, "sampler", None))
+        found = (getattr(owner, "generator", None) for owner in owners)
+        return [generator for generator in found if isinstance(generator, torch.Generator)]
 
     def __iter__(self) -> Iterator[Any]:
         restored, vars(self)["restored"] = vars(self)["restored"], None
@@ -73,14 +88,15 @@ class _Batches(Iterator[Any]):
         made: random state before the loader's iterator was made.
         first: random state before its first batch was fetched.
         taken: number of batches fetched.
+        reuses_workers: whether persistent workers of an earlier epoch fetch them. Then ``iter()`` draws no seed.
     """
 
-    made: RandomState | None = None
-    first: RandomState | None = None
+    made: Position | None = None
+    first: Position | None = None
 
     def __init__(self, owner: ResumableLoader, restored: Position | None) -> None:
         self.taken = 0
-        self._owner = vars(owner)
+        self._owner = owner
         self._restored = restored
         if restored is None:
             self._make()
@@ -89,28 +105,39 @@ class _Batches(Iterator[Any]):
         # Only now, and not in __init__: Lightning makes the iterator before it sets the epoch of the sampler.
         if self._restored is not None:
             self._fast_forward(self._restored)
-        self._owner["batches"] = self
-        self._owner["before_fetch"]()
+        vars(self._owner)["before_fetch"]()
+        vars(self._owner)["batches"] = self
         return self._fetch()
 
     def _make(self) -> None:
-        self.made = random_state.get()
-        self._iterator = iter(self._owner["loader"])
+        owner = vars(self._owner)
+        self.reuses_workers = owner["used"] and getattr(owner["loader"], "persistent_workers", False)
+        self.made = self._random_state()
+        self._iterator = iter(owner["loader"])
+        owner["used"] = True
 
     def _fetch(self) -> Any:
         if self.first is None:
-            self.first = random_state.get()
+            self.first = self._random_state()
         batch = next(self._iterator)
         self.taken += 1
         return batch
 
+    def _random_state(self) -> Position:
+        return {"global": random_state.get(), "generators": self._owner.generator_states()}
+
     def _fast_forward(self, position: Position) -> None:
         self._restored = None
         with random_state.preserved():
-            if "made" in position:
-                random_state.put(position["made"])
+            if position.get("reuses_workers"):
+                self._make()  # starts the workers
+            self._put(position.get("made"))
             self._make()
-            if "first" in position:
-                random_state.put(position["first"])
+            self._put(position.get("first"))
             for _ in range(position["taken"]):
                 self._fetch()
+
+    def _put(self, state: Position | None) -> None:
+        if state is not None:
+            random_state.put(state["global"])
+            self._owner.put_generator_states(state["generators"])
