@@ -1,150 +1,322 @@
-"""``checkpoints/last.ckpt``: where a run that was stopped or killed goes on as if it had not been.
+"""Save ``checkpoints/last.ckpt``, from which a stopped or killed run resumes as if it had never ended.
 
-Lightning's checkpoints lack the random generators, the metrics that callbacks look at, what the loggers have written
-and whether a callback has stopped the training; and its ModelCheckpoint saves in hooks, where a step is not all done.
-``blitz.loop`` calls this callback where it is.
+Lightning's checkpoints lack the random states, the metrics that callbacks monitor, the positions of loggers and plain
+loaders, and whether a callback has stopped the training. Its ModelCheckpoint saves in hooks at which a step is still
+unfinished. This callback saves at the start of the next step, where the step before is finished with its validation
+and logging, and takes the started step back in the checkpoint.
 """
 
 import os
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from lightning import LightningModule, Trainer
-from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
+from lightning import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import distributed
 
+from blitz.callback import loop_progress
+from blitz.callback.resumable_loader import Position, ResumableLoader
 from blitz.errors import UserError
 from blitz.process import random_state
 from blitz.process.agreement import Agreement
-from blitz.process.signals import Request
+from blitz.process.random_state import RandomState
+from blitz.process.signals import StopRequest
 from blitz.runs.folder import LAST, NEXT, PREVIOUS
 
 
-class LastCheckpoint(Checkpoint):
-    """Saves every so many steps, after each epoch, at the end, and when a signal asks the run to stop, in
-    ``checkpoints`` below the Trainer's ``default_root_dir``.
+class LastCheckpoint(Callback):
+    """Save a checkpoint regularly, after each epoch, at the end, and when a signal asks the run to stop.
 
-    On SIGTERM, SIGUSR1 or SIGUSR2 the step is finished, the run saved, and the process ends with status 143; on the
-    first Ctrl-C with 130. The second ends it at once. What was saved before is kept as ``previous.ckpt``.
+    It is saved to ``checkpoints`` in the trainer's ``default_root_dir``; the one before is kept as ``previous.ckpt``.
+
+    On SIGTERM, SIGUSR1 or SIGUSR2 the run finishes its step, saves, and exits with status 143; on the first Ctrl-C
+    with 130. A second Ctrl-C ends the process at once.
+
+    It must be the first of the trainer's callbacks: the others' hooks belong to the step that follows.
 
     Args:
-        every_n_steps: optimizer steps that a run has to do again at the most when it is killed, but where ...
-        time_share: ... more than this part of its time would go into saving: then as many as need be. None: no limit.
+        every_n_steps: maximum number of optimizer steps lost if the run is killed.
+        time_share: save less often if saving would take more than this share of the run's time. None: no limit.
+
+    Raises:
+        UserError: an argument is out of range.
     """
+
+    runs_first = True
 
     def __init__(self, every_n_steps: int = 100, time_share: float | None = 0.01) -> None:
         if every_n_steps < 1:
-            raise UserError(f"callback.last.every_n_steps={every_n_steps} is not valid: it must be >= 1")
+            raise UserError(f"callback.last.every_n_steps={every_n_steps}: out of range; expected a number >= 1")
         if time_share is not None and not 0 < time_share <= 1:
-            raise UserError(f"callback.last.time_share={time_share} is not valid: it must be > 0 and <= 1, or null")
+            raise UserError(f"callback.last.time_share={time_share}: out of range; expected > 0 and <= 1, or null")
         self.every_n_steps = every_n_steps
         self.time_share = time_share
-        self._request = Request()
-        self._resumed: dict[str, Any] = {}
+        self._begin_fit()
+
+    def _begin_fit(self) -> None:
+        self._request = StopRequest()
+        self._agreement: Agreement | None = None  # while training
+        self._until_end = ExitStack()  # undone at the end of the fit
+        self._until_first_step = ExitStack()  # undone at the first step after a resume
+        self._loaders: list[ResumableLoader] = []
+        self._resumed: dict[str, Any] = {}  # until the first step
+        self._resumed_batch = 0
+        self._saving: int | None = None  # finished batches of the epoch, while this callback saves
+        self._flags: tuple[bool, bool] | None = None  # whether to stop and to save, as of the last fetch
+        self._random: RandomState = {}  # before the last fetch, like the positions
+        self._positions: list[Position] = []
         self._saved = (0, 0)
-        self._began = self._ended = 0.0
+        self._save_began = self._save_ended = 0.0
+
+    # -- before the training ------------------------------------------------------------------------------------------
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if stage != "fit":
+            return
+        self._end_fit()
+        self._begin_fit()
+        self._directory = Path(trainer.default_root_dir) / "checkpoints"
+        self._wrap_loaders(trainer)
+
+    def _wrap_loaders(self, trainer: Trainer) -> None:
+        """Wrap each training loader where Lightning lets a strategy wrap it, before its first iterator is made."""
+        strategy: Any = trainer.strategy
+        process = strategy.process_dataloader
+
+        def wrap(loader: object) -> object:
+            loader = process(loader)
+            return self._wrap(loader, trainer) if trainer.training else loader
+
+        strategy.process_dataloader = wrap
+        self._until_end.callback(vars(strategy).pop, "process_dataloader", None)
+
+    def _wrap(self, loader: Any, trainer: Trainer) -> ResumableLoader:
+        wrapped = ResumableLoader(loader, _nothing if self._loaders else self._before_fetch)
+        if batch := self._resumed_batch:
+            wrapped.restore(self._position_to_restore(len(self._loaders), trainer))
+            if not wrapped.restores_itself and trainer.is_global_zero:
+                _print(f"skipping the {batch:,} batches of this epoch that are done")
+        self._loaders.append(wrapped)
+        return wrapped
+
+    def _position_to_restore(self, index: int, trainer: Trainer) -> Position:
+        ranks = self._resumed.get("loaders", [])  # absent in checkpoints of earlier versions
+        positions = ranks[trainer.global_rank] if trainer.global_rank < len(ranks) else []
+        position = positions[index] if index < len(positions) else {}
+        # A loader of unknown length was one batch ahead: Lightning fetches early, to know which batch is the last.
+        return {**position, "taken": min(position.get("taken", self._resumed_batch), self._resumed_batch)}
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        if trainer.state.fn != "fit" or "resume" not in checkpoint:
+            return
+        self._resumed = checkpoint["resume"]
+        self._resumed_batch = loop_progress.finished_batches(checkpoint)
+        loop_progress.drop_loader_states(checkpoint)
+        if trainer.is_global_zero and (line := loop_progress.exactness()):
+            _print(line)
+        self._until_first_step.callback(setattr, trainer, "num_sanity_val_steps", trainer.num_sanity_val_steps)
+        trainer.num_sanity_val_steps = 0
+        # ModelCheckpoint forgets its best checkpoints if their directory is not the one that it remembers.
+        checkpoint["callbacks"] = _moved(
+            checkpoint["callbacks"], self._resumed["folder"], os.path.realpath(self._directory)
+        )
+        for callback in trainer.checkpoint_callbacks:
+            if isinstance(callback, ModelCheckpoint):  # it saves its current score and does not restore it
+                callback.current_score = checkpoint["callbacks"].get(callback.state_key, {}).get("current_score")
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self._resumed:
+            trainer.callback_metrics.update(self._resumed["metrics"])
+            trainer.should_stop |= self._resumed["should_stop"]
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._trainer = trainer
-        self.folder = Path(trainer.default_root_dir) / "checkpoints"
+        self._agreement = Agreement(trainer.world_size)
+        self._saved = self._progress()
+        self._save_began = self._save_ended = time.monotonic()
+        self._until_end.enter_context(self._request.noted())
+        if self._resumed and self._resumed_batch:
+            # Otherwise Lightning takes a finished validation for one that is due, and steps its schedules twice.
+            every = trainer.check_val_every_n_epoch
+            self._until_first_step.callback(setattr, trainer, "check_val_every_n_epoch", every)
+            trainer.check_val_every_n_epoch = sys.maxsize
+        elif self._resumed:
+            loop_progress.begin_epoch(trainer)
+
+    # -- steps --------------------------------------------------------------------------------------------------------
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._restore_last_state(trainer, pl_module)
+        if self._progress() != (0, 0):
+            self._before_fetch(between_epochs=True)
+            self._save_if_due(trainer, 0)
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        self._restore_last_state(trainer, pl_module)
+        if self._flags is None:  # no loader was wrapped
+            self._before_fetch()
+        if batch_idx:
+            self._save_if_due(trainer, batch_idx)
+        self._flags = None
+
+    def _before_fetch(self, between_epochs: bool = False) -> None:
+        """Note the random state and the loaders' positions if the run may be saved once the next batch is fetched."""
+        if self._agreement is None:
+            return
+        if self._resumed:
+            random_state.put(self._of_this_rank("random"))
+        self._flags = (self._request.received is not None, self._is_due())
+        # Another rank may ask for a checkpoint. A single one saves the 40 µs of noting the state in vain.
+        if any(self._flags) or self._trainer.world_size > 1:
+            self._note_positions(between_epochs)
+
+    def _note_positions(self, between_epochs: bool) -> None:
+        self._random = random_state.get()
+        self._positions = [loader.position(between_epochs) for loader in self._loaders]
+
+    def _restore_last_state(self, trainer: Trainer, module: LightningModule) -> None:
+        """Restore, at the first step after a resume, what Lightning or other callbacks would have overwritten."""
+        if not self._resumed:
+            return
+        if not self._resumed_batch or not self._loaders:  # otherwise the batch was fetched with this state
+            random_state.put(self._of_this_rank("random"))
+        if not self._resumed_batch:
+            for index, loader in enumerate(self._loaders):
+                loader.put_generator_states(self._position_to_restore(index, trainer).get("generators", []))
+        loop_progress.end_restart(trainer)
+        trainer.accumulate_grad_batches = self._resumed.get("accumulate_grad_batches", trainer.accumulate_grad_batches)
+        gradients = self._resumed.get("gradients", {})
+        for name, parameter in module.named_parameters():
+            if name in gradients:
+                parameter.grad = gradients[name].to(parameter.device)
+        self._resumed, self._resumed_batch = {}, 0
+        self._until_first_step.close()
+
+    def _of_this_rank(self, key: str) -> Any:
+        ranks = self._resumed[key]
+        return ranks[self._trainer.global_rank] if self._trainer.global_rank < len(ranks) else random_state.get()
+
+    def _save_if_due(self, trainer: Trainer, batch: int) -> None:
+        assert self._agreement is not None
+        assert self._flags is not None
+        if trainer.world_size > 1 and batch % trainer.accumulate_grad_batches:
+            return  # each rank has accumulated gradients of its own
+        stop, save = self._agreement(*self._flags)
+        if stop or save:
+            self._save(trainer, batch)
+        if stop:
+            self._exit(trainer)
+
+    def _is_due(self) -> bool:
+        steps, epochs = self._progress()
+        if steps - self._saved[0] < self.every_n_steps and epochs == self._saved[1]:
+            return False
+        share, now = self.time_share, time.monotonic()
+        return share is None or self._save_ended - self._save_began <= share * (now - self._save_began)
+
+    def _progress(self) -> tuple[int, int]:
+        """Return the numbers of finished optimizer steps and epochs."""
+        return self._trainer.global_step, self._trainer.current_epoch
+
+    # -- saving -------------------------------------------------------------------------------------------------------
+
+    def _save(self, trainer: Trainer, batch: int) -> None:
+        if trainer.fast_dev_run:  # type: ignore[attr-defined]
+            return
+        self._save_began = time.monotonic()
+        self._saving = batch
+        trainer.save_checkpoint(self._directory / NEXT)
+        self._saving = None
+        if trainer.is_global_zero:
+            if (self._directory / LAST).exists():
+                (self._directory / LAST).replace(self._directory / PREVIOUS)
+            (self._directory / NEXT).replace(self._directory / LAST)
+        self._saved, self._save_ended = self._progress(), time.monotonic()
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        randoms: list[Any] = [random_state.get()]
+        if self._saving is None:  # saved by somebody else, perhaps within a step: Lightning resumes it in its own way
+            return
+        batch = self._saving
+        loop_progress.take_back(checkpoint, batch)
+        mine = (self._random, self._positions)
+        ranks: list[Any] = [mine] * trainer.world_size
         if trainer.world_size > 1:
-            randoms *= trainer.world_size
-            distributed.all_gather_object(randoms, randoms[0])
+            distributed.all_gather_object(ranks, mine)
         checkpoint["resume"] = {
-            "folder": os.path.realpath(self.folder),
-            "random": randoms,
+            "folder": os.path.realpath(self._directory),
+            "random": [random for random, _ in ranks],
+            "loaders": [positions for _, positions in ranks],
             "metrics": {key: value.detach().cpu().clone() for key, value in trainer.callback_metrics.items()},
             "should_stop": trainer.should_stop,
+            "accumulate_grad_batches": trainer.accumulate_grad_batches,
+            "gradients": _open_gradients(trainer, pl_module, batch),
             "loggers": [
                 logger.position(trainer.global_step) if trainer.is_global_zero and hasattr(logger, "position") else {}
                 for logger in trainer.loggers
             ],
         }
 
-    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        if trainer.state.fn == "fit":
-            self._resumed = checkpoint["resume"]
-            # ModelCheckpoint forgets what was best where its folder is not the one that it remembers.
-            was, now = self._resumed["folder"], os.path.realpath(self.folder)
-            checkpoint["callbacks"] = _moved(checkpoint["callbacks"], was, now)
-            for callback in trainer.checkpoint_callbacks:
-                if isinstance(callback, ModelCheckpoint):  # which saves this and does not read it
-                    state = checkpoint["callbacks"].get(callback.state_key, {})
-                    callback.current_score = state.get("current_score")
-
-    # What blitz.loop calls.
-
-    @contextmanager
-    def on_duty(self) -> Iterator[None]:
-        """Around the whole of the training."""
-        trainer = self._trainer
-        trainer._logger_connector._callback_metrics.update(self._resumed.get("metrics", {}))
-        trainer.should_stop = self._resumed.get("should_stop", False)
-        self._agreement = Agreement(trainer)
-        self._saved = self._progress()
-        self._began = self._ended = time.monotonic()
-        with self._request.heeded():
-            yield
-        self._agreement.close()
-
-    def restore_random(self) -> None:
-        """Before the first step, when all that prepares it has drawn its random numbers."""
-        states = self._resumed.pop("random", [])
-        if self._trainer.global_rank < len(states):
-            random_state.put(states[self._trainer.global_rank])
-
-    def pause(self) -> None:
-        """Nothing is open: what is saved now goes on as if nothing had happened."""
-        stop, save = self._agreement(self._request.by is not None, self._is_due())
-        if stop or save:
-            self._save()
-        if stop:
-            self._trainer.strategy.barrier()  # what started the processes may kill the rest when the first has ended
-            raise SystemExit(self._request.status)
+    # -- the end ------------------------------------------------------------------------------------------------------
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        assert self._agreement is not None
         if self._progress() != self._saved:
-            self._save()
+            self._note_positions(between_epochs=True)
+            self._save(trainer, 0)
+        (stop,) = self._agreement.now(self._request.received is not None)
+        if stop:
+            self._exit(trainer)
+        self._end_fit()
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """End a resumed run that had nothing left to do: it was saved before the other callbacks ended theirs."""
+        if "loaders" in self._resumed:
+            for callback in trainer.callbacks:  # type: ignore[attr-defined]
+                if callback is not self:
+                    callback.on_train_end(trainer, pl_module)
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        self._end_fit()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        if isinstance(exception, SystemExit) and trainer.is_global_zero and trainer.state.fn == "fit":
-            by = self._request.by.name if self._request.by else "a signal to another process"
-            print(f"stopped by {by} after step {self._saved[0]:,}", file=sys.stderr, flush=True)
+        if isinstance(exception, SystemExit) and self._agreement is not None and trainer.is_global_zero:
+            signal = self._request.received.name if self._request.received else "a signal to another process"
+            _print(f"stopped by {signal} after step {trainer.global_step:,}")
+        self._end_fit()
 
-    def _progress(self) -> tuple[int, int]:
-        """Steps and epochs that are done."""
-        return self._trainer.global_step, self._trainer.fit_loop.epoch_progress.current.completed
+    def _exit(self, trainer: Trainer) -> None:
+        trainer.strategy.barrier()  # the parent of the ranks may kill the others once the first has ended
+        raise SystemExit(self._request.status)
 
-    def _is_due(self) -> bool:
-        steps, epochs = self._progress()
-        if steps - self._saved[0] < self.every_n_steps and epochs == self._saved[1]:
-            return False
-        share = self.time_share
-        return share is None or (self._ended - self._began) <= share * (time.monotonic() - self._began)
-
-    def _save(self) -> None:
-        if self._trainer.fast_dev_run:  # type: ignore[attr-defined]
-            return
-        self._began = time.monotonic()
-        self._trainer.save_checkpoint(self.folder / NEXT)
-        if self._trainer.is_global_zero:
-            if (self.folder / LAST).exists():
-                (self.folder / LAST).replace(self.folder / PREVIOUS)
-            (self.folder / NEXT).replace(self.folder / LAST)
-        self._saved, self._ended = self._progress(), time.monotonic()
+    def _end_fit(self) -> None:
+        self._agreement = None
+        self._resumed, self._resumed_batch = {}, 0
+        self._until_first_step.close()
+        self._until_end.close()
 
 
-def _moved(node: Any, was: str, now: str) -> Any:
-    """``node`` with the paths in ``was``, keys and values, as they are in ``now``."""
+def _nothing() -> None:
+    """Do nothing before the fetch of a second loader: the state before the first one counts."""
+
+
+def _print(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def _open_gradients(trainer: Trainer, module: LightningModule, batch: int) -> dict[str, Any]:
+    """Return the gradients that the next step adds to, by the names of their parameters."""
+    if module.automatic_optimization and not batch % trainer.accumulate_grad_batches:
+        return {}
+    return {name: parameter.grad for name, parameter in module.named_parameters() if parameter.grad is not None}
+
+
+def _moved(node: Any, old: str, new: str) -> Any:
+    """Return ``node`` with all paths in the directory ``old``, among keys and values, moved to ``new``."""
     if isinstance(node, dict):
-        return {_moved(key, was, now): _moved(value, was, now) for key, value in node.items()}
-    if isinstance(node, str) and f"{node}{os.sep}".startswith(f"{was}{os.sep}"):
-        return now + node[len(was) :]
+        return {_moved(key, old, new): _moved(value, old, new) for key, value in node.items()}
+    if isinstance(node, str) and f"{node}{os.sep}".startswith(f"{old}{os.sep}"):
+        return new + node[len(old) :]
     return node

@@ -3,7 +3,6 @@
 import contextlib
 import gc
 import os
-import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterator
@@ -21,18 +20,13 @@ from blitz.cli.errors import explain
 from blitz.config.checks import check_values
 from blitz.config.paths import CONFIGS, as_override, shorten
 from blitz.config.schema import register
-from blitz.process import ranks
+from blitz.process import ranks, signals
 from blitz.runs import lock, overrides
 
 Task = Callable[[DictConfig], Any]
 
 
-def _exit(number: int, _: Any) -> None:
-    """Exit when a signal arrives outside of training. Lightning would end with status 1 for Ctrl-C, 0 for SIGTERM."""
-    sys.exit(128 + signal.SIGINT if number == signal.SIGINT else ranks.STOPPED)
-
-
-@ranks.answered(_exit)
+@signals.handled_by(signals.exit_at_once)
 def run(task: Task, config_name: str) -> None:
     """Compose ``configs/<config_name>.yaml`` with the command line and call ``task`` on it, once or for each job.
 
@@ -43,7 +37,7 @@ def run(task: Task, config_name: str) -> None:
     with _exceptions_from_hydra() as show_traceback:
         try:
             if started and started.rank > 0:  # rank 0 alone reads the command line
-                if job := ranks.share():
+                if job := ranks.broadcast_job():
                     launch.join_job(task, job)
             else:
                 _run_jobs(task, config_name)
@@ -53,9 +47,9 @@ def run(task: Task, config_name: str) -> None:
             rank = f"rank {started.rank}: " if started and started.rank else ""
             sys.exit(f"blitz-{config_name}: {rank}{explain(error, config_name, sys.argv[1:])}")
         finally:
-            if started and started.rank == 0 and started.of > 1:
+            if started and started.rank == 0 and started.world_size > 1:
                 with contextlib.suppress(Exception):  # a failed rendezvous was already reported
-                    ranks.share(b"")  # if there was no job, the other ranks still wait for one
+                    ranks.broadcast_job(b"")  # if there was no job, the other ranks still wait for one
 
 
 @contextlib.contextmanager

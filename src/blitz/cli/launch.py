@@ -44,7 +44,7 @@ def run_job(task: Task, cfg: DictConfig, explain: Callable[[BaseException], str]
     OmegaConf.to_container(cfg, resolve=True)
     job = pickle.dumps((cfg, HydraConfig.instance().cfg))
     if started:
-        ranks.share(job)
+        ranks.broadcast_job(job)
         return join_job(task, job)
     run_dir = Path(HydraConfig.get().runtime.output_dir)
     try:
@@ -89,10 +89,11 @@ def num_local_ranks(cfg: DictConfig) -> int | None:
 
 def _check_number_of_processes(cfg: DictConfig, count: int | None, started: ranks.Launched | None) -> None:
     if count is None:
-        if started and started.of > 1:
+        if started and started.world_size > 1:
             device = HydraConfig.get().runtime.choices["device"]
             raise UserError(
-                f"device={device}: it takes one process, but {started.of} were started; expected device=ddp or ddp_cpu"
+                f"device={device}: it takes one process, but {started.world_size} were started; "
+                "expected device=ddp or ddp_cpu"
             )
         return
     nodes = cfg.trainer.num_nodes
@@ -102,10 +103,10 @@ def _check_number_of_processes(cfg: DictConfig, count: int | None, started: rank
             f"trainer.num_nodes={nodes}: start one process per device on every node with torchrun or srun; "
             "see docs/devices.md"
         )
-    if started and started.of != total:
+    if started and started.world_size != total:
         raise UserError(
             f"trainer.devices={cfg.trainer.devices} with trainer.num_nodes={nodes}: expected {total} processes, "
-            f"but {started.of} were started"
+            f"but {started.world_size} were started"
         )
     if started and HydraConfig.get().mode == RunMode.MULTIRUN:
         raise UserError("-m: torchrun and srun start a single run; leave out -m, or sweep on one machine without them")

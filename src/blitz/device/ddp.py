@@ -55,7 +55,7 @@ class _UnevenParts(ParallelStrategy):
             self.accelerator.setup_device(device)
             distributed.init_process_group(
                 self.process_group_backend or distributed.get_default_backend_for_device(device),  # type: ignore[attr-defined]
-                store=distributed.PrefixStore("group", ranks.meeting()),  # type: ignore[attr-defined]
+                store=distributed.PrefixStore("group", ranks.rendezvous_store()),  # type: ignore[attr-defined]
                 rank=self.global_rank,
                 world_size=self.world_size,
                 timeout=self.timeout,

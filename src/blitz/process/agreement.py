@@ -1,36 +1,40 @@
-"""What the processes of a run want, put together without any of them waiting."""
+"""Flags that all ranks of a run agree on, without any of them waiting."""
 
 from typing import Any
 
 import torch
-from lightning import Trainer
 from torch import Tensor, distributed
 
 
 class Agreement:
-    """Each call hands in wishes and tells which of them any process had in the call before, in all processes alike.
+    """Return, on every rank, the flags that any rank raised in the previous call. Call it equally often on every rank.
 
-    So a GPU is never waited for, and another process only if it is a whole step behind. In a run of one process what is
-    handed in is what is told.
+    No rank waits for a GPU, and it waits for another rank only if that one is a whole step behind. With one process,
+    a call returns its own flags.
     """
 
-    def __init__(self, trainer: Trainer) -> None:
-        self._group: Any = distributed.new_group(backend="gloo") if trainer.world_size > 1 else None
-        self._round: tuple[Any, Tensor] | None = None
+    def __init__(self, world_size: int) -> None:
+        self._group: Any = distributed.new_group(backend="gloo") if world_size > 1 else None
+        self._pending: tuple[Any, Tensor] | None = None
 
-    def __call__(self, *wishes: bool) -> list[bool]:
+    def __call__(self, *flags: bool) -> list[bool]:
         if self._group is None:
-            return list(wishes)
-        agreed = self.close() or [False] * len(wishes)
-        sent = torch.tensor(wishes, dtype=torch.int32)
+            return list(flags)
+        agreed = self.close() or [False] * len(flags)
+        sent = torch.tensor(flags, dtype=torch.int32)
         work = distributed.all_reduce(sent, distributed.ReduceOp.MAX, self._group, async_op=True)
-        self._round = work, sent
+        self._pending = work, sent
         return agreed
 
+    def now(self, *flags: bool) -> list[bool]:
+        """Return the flags that any rank raises in this call. It waits for all ranks."""
+        own = self(*flags)
+        return self.close() or own
+
     def close(self) -> list[bool]:
-        """The last call's wishes."""
-        if self._round is None:
+        """Return the flags of the last call, if its result was not returned yet."""
+        if self._pending is None:
             return []
-        (work, sent), self._round = self._round, None
+        (work, sent), self._pending = self._pending, None
         work.wait()
-        return [bool(wish) for wish in sent.tolist()]
+        return [bool(flag) for flag in sent.tolist()]

@@ -1,8 +1,8 @@
-"""The processes of a run, made here or by torchrun or SLURM; torch is not imported before it is needed.
+"""The ranks of a run: processes started here, by torchrun or by SLURM. Imports torch only when it is needed.
 
-torchrun's environment variables are the contract: ``RANK``, ``LOCAL_RANK``, ``GROUP_RANK`` (of the machine),
-``WORLD_SIZE``, ``MASTER_ADDR`` and ``MASTER_PORT``. SLURM's are translated into them. The processes that are made here
-meet in a file instead of at an address: no port can be taken by somebody else in between.
+All code relies on torchrun's environment variables: ``RANK``, ``LOCAL_RANK``, ``GROUP_RANK`` (of the node),
+``WORLD_SIZE``, ``MASTER_ADDR`` and ``MASTER_PORT``. SLURM's variables are translated into them. Ranks that are started
+here use a file for their rendezvous instead of an address, so that no other program can take a port in between.
 """
 
 import multiprocessing
@@ -14,32 +14,25 @@ import tempfile
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
+from blitz.errors import RankError
+from blitz.process import signals
+
 if TYPE_CHECKING:
     from torch.distributed import Store  # type: ignore[attr-defined]
 
-MEETING = "BLITZ_MEETING"
-SHELLS = ("bash", "interactive")  # names of SLURM jobs in which nothing was started yet
-GRACE = 3.0  # seconds that the other processes have to end by themselves, once one has failed
-ASKED = tuple(
-    getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGHUP", "SIGUSR1", "SIGUSR2") if hasattr(signal, name)
-)
-STOPPED = 128 + signal.SIGTERM  # the status of a process that has saved the run because a signal asked it to end
-
-
-class RankError(Exception):
-    """A process of the run failed; its own words, and its traceback as the cause."""
+RENDEZVOUS_FILE = "BLITZ_RENDEZVOUS_FILE"
+GRACE = 3.0  # seconds that the other ranks have to end by themselves after one has failed
 
 
 class _Failure(NamedTuple):
-    """What a process says of its end; the first of them is to blame."""
+    """The end of a rank that raised an exception. The earliest one is the cause of the others."""
 
     time: float
     line: str
@@ -53,191 +46,201 @@ class _Traceback(Exception):
 
 class Launched(NamedTuple):
     rank: int
-    of: int
+    world_size: int
 
 
 def launched() -> Launched | None:
-    """What torchrun or SLURM has made of this process: one of several. None where it was started by itself."""
-    job = os.environ
-    if "RANK" not in job and int(job.get("SLURM_STEP_NUM_TASKS", 1)) > 1:  # srun's; a batch script or shell has it not
-        nodes = job.get("SLURM_STEP_NODELIST") or job.get("SLURM_JOB_NODELIST") or "127.0.0.1"
-        job["RANK"], job["WORLD_SIZE"] = job["SLURM_PROCID"], job["SLURM_STEP_NUM_TASKS"]
-        job["LOCAL_RANK"], job["GROUP_RANK"] = job["SLURM_LOCALID"], job["SLURM_NODEID"]
-        job.setdefault("MASTER_ADDR", first_host(nodes))
-        job.setdefault("MASTER_PORT", str(15000 + int(job.get("SLURM_JOB_ID", 0)) % 10000))
-    if not {"RANK", "LOCAL_RANK", "WORLD_SIZE"} <= job.keys():
+    """Return this process's place among those that torchrun or SLURM started; None if it was started alone."""
+    env = os.environ
+    # srun sets the variables of a step; a batch script and a shell have none.
+    if "RANK" not in env and int(env.get("SLURM_STEP_NUM_TASKS", 1)) > 1:
+        nodes = env.get("SLURM_STEP_NODELIST") or env.get("SLURM_JOB_NODELIST") or "127.0.0.1"
+        env["RANK"], env["WORLD_SIZE"] = env["SLURM_PROCID"], env["SLURM_STEP_NUM_TASKS"]
+        env["LOCAL_RANK"], env["GROUP_RANK"] = env["SLURM_LOCALID"], env["SLURM_NODEID"]
+        env.setdefault("MASTER_ADDR", first_host(nodes))
+        env.setdefault("MASTER_PORT", str(15000 + int(env.get("SLURM_JOB_ID", 0)) % 10000))
+    if not {"RANK", "LOCAL_RANK", "WORLD_SIZE"} <= env.keys():
         return None
-    return Launched(int(job["RANK"]), int(job["WORLD_SIZE"]))
+    return Launched(int(env["RANK"]), int(env["WORLD_SIZE"]))
 
 
 def first_host(nodes: str) -> str:
-    """Of SLURM's compressed list: ``gpu[07-09,12],big1`` starts with ``gpu07``."""
+    """Return the first host of SLURM's compressed list: ``gpu[07-09,12],big1`` gives ``gpu07``."""
     return re.sub(r"\[([^\],-]+)[^\]]*\]", r"\1", nodes).split(",")[0]
 
 
 @cache
-def meeting() -> "Store":
-    """Where the processes of this run find each other; it must live as long as they do."""
+def rendezvous_store() -> "Store":
+    """Return the store in which the ranks of this run find each other. It must live as long as they do."""
     from torch.distributed import FileStore  # type: ignore[attr-defined]
     from torch.distributed.rendezvous import rendezvous
 
-    if MEETING in os.environ:
-        return FileStore(os.environ[MEETING], int(os.environ["WORLD_SIZE"]))
+    if RENDEZVOUS_FILE in os.environ:
+        return FileStore(os.environ[RENDEZVOUS_FILE], int(os.environ["WORLD_SIZE"]))
     store, _, _ = next(rendezvous("env://"))
     return store
 
 
-def share(job: bytes = b"") -> bytes:
-    """What rank 0 gave first, in every process that torchrun or SLURM made. Rank 0 waits until all have it."""
-    me, store = launched(), meeting()
-    assert me is not None
-    if me.rank == 0:
+def broadcast_job(job: bytes = b"") -> bytes:
+    """Return, on every rank that torchrun or SLURM started, the first job that rank 0 passed.
+
+    Rank 0 waits until all ranks have it.
+    """
+    started, store = launched(), rendezvous_store()
+    assert started is not None
+    if started.rank == 0:
         job = store.compare_set("job", "", job)  # type: ignore[arg-type]
-        store.wait([f"taken/{other}" for other in range(1, me.of)])
+        store.wait([f"received/{rank}" for rank in range(1, started.world_size)])
         return job
     job = store.get("job")
-    store.set(f"taken/{me.rank}", "yes")
+    store.set(f"received/{started.rank}", "yes")
     return job
 
 
-def run(work: Callable[[], Any], count: int, folder: Path, explain: Callable[[BaseException], str]) -> Any:
-    """``work()`` in ``count`` new processes of this machine; gives what the first returns.
+def run(work: Callable[[], Any], count: int, log_dir: Path, explain: Callable[[BaseException], str]) -> Any:
+    """Run ``work()`` in ``count`` new processes of this machine. Return the value of rank 0.
 
-    What the others print goes to ``rank<n>.log`` in ``folder``. When one process fails or is killed the rest end within
-    seconds, and when this one does, whatever ends it, they end at once. A signal that asks this one to end is sent on
-    to all of them, as SIGTERM; a second Ctrl-C ends them. Nothing of this process changes.
+    Output of the other ranks goes to ``rank<n>.log`` in ``log_dir``. If a rank fails or is killed, the others end
+    within seconds. If this process ends, they end at once. A signal that asks this process to end is forwarded to all
+    of them as SIGTERM; a second Ctrl-C ends them. The environment of this process does not change.
 
     Args:
-        work: must pickle, as must ``explain``.
-        explain: one line on what went wrong.
+        work: must be picklable, like ``explain``.
+        explain: describes an exception in one line.
 
     Raises:
-        RankError: which process failed first, and how it explains that.
-        SystemExit: a signal has stopped them.
+        RankError: names the rank that failed first, with its explanation.
+        SystemExit: a signal stopped them.
     """
-    context = multiprocessing.get_context("spawn")
+    processes: dict[Connection, SpawnProcess] = {}
+    with tempfile.TemporaryDirectory() as directory, signals.forwarded_to(processes) as received:
+        variables = _variables(count, Path(directory) / "rendezvous")
+        try:
+            for rank in range(count):
+                log = log_dir / f"rank{rank}.log" if rank else None
+                _start(rank, processes, variables, log, work, explain)
+            result = _supervise(processes, received)
+            deadline = time.monotonic() + GRACE
+            for process in processes.values():
+                process.join(max(0.0, deadline - time.monotonic()))
+            return result
+        finally:
+            for process in processes.values():
+                process.kill()
+                process.join()
+
+
+def _variables(count: int, rendezvous_file: Path) -> dict[str, str]:
     threads = os.environ.get("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // count)))
-    with tempfile.TemporaryDirectory() as there:
-        shared = {"WORLD_SIZE": str(count), "GROUP_RANK": "0", "OMP_NUM_THREADS": threads}
-        shared |= {MEETING: str(Path(there) / "meeting"), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"}
-        processes: dict[Connection, SpawnProcess] = {}
-        with _sent_on(processes) as asked:
-            try:
-                for rank in range(count):
-                    variables = shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)}
-                    log = folder / f"rank{rank}.log" if rank else None
-                    answer, ours = context.Pipe(duplex=False)
-                    arguments = (work, explain, variables, log, ours)
-                    process = context.Process(target=_rank, args=arguments, name=f"rank {rank}")
-                    process.start()
-                    ours.close()  # else the process's end would not be the pipe's
-                    processes[answer] = process
-                result = _watch(processes, asked)
-                deadline = time.monotonic() + GRACE
-                for process in processes.values():
-                    process.join(max(0.0, deadline - time.monotonic()))
-                return result
-            finally:
-                for process in processes.values():
-                    process.kill()
-                    process.join()
+    shared = {"WORLD_SIZE": str(count), "GROUP_RANK": "0", "OMP_NUM_THREADS": threads}
+    return shared | {RENDEZVOUS_FILE: str(rendezvous_file), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"}
 
 
-@contextmanager
-def answered(by: Callable[[int, Any], None]) -> Iterator[None]:
-    """Signals that ask this process to end call ``by``; those that it ignores, as under nohup, it ignores still."""
-    before = {number: signal.getsignal(number) for number in ASKED}
-    try:
-        for number, handler in before.items():
-            if handler is not signal.SIG_IGN:
-                signal.signal(number, by)
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+def _start(
+    rank: int,
+    processes: dict[Connection, SpawnProcess],
+    variables: Mapping[str, str],
+    log: Path | None,
+    work: Callable[[], Any],
+    explain: Callable[[BaseException], str],
+) -> None:
+    context = multiprocessing.get_context("spawn")
+    receiver, sender = context.Pipe(duplex=False)
+    arguments = (work, explain, {**variables, "RANK": str(rank), "LOCAL_RANK": str(rank)}, log, sender)
+    process = context.Process(target=_run_rank, args=arguments, name=f"rank {rank}")
+    process.start()
+    sender.close()  # the rank now holds the only one, so that its end closes the pipe
+    processes[receiver] = process
 
 
-@contextmanager
-def _sent_on(processes: Mapping[Connection, SpawnProcess]) -> Iterator[list[int]]:
-    """Signals that would end this process end the others instead; gives those that came."""
-    asked: list[int] = []
-
-    def send_on(number: int, _: Any) -> None:
-        if number == signal.SIGINT and signal.SIGINT in asked:
-            sys.exit(128 + signal.SIGINT)
-        asked.append(number)
-        if number == signal.SIGINT:
-            os.write(1, b"\nfinishing the step and saving; Ctrl-C again stops at once\n")  # print() may be at work
-        for process in processes.values():
-            process.terminate()
-
-    with answered(send_on):
-        yield asked
-
-
-def _rank(
+def _run_rank(
     work: Callable[[], Any],
     explain: Callable[[BaseException], str],
     variables: Mapping[str, str],
     log: Path | None,
-    answer: Connection,
+    sender: Connection,
 ) -> None:
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    for number in ASKED:  # a terminal or scheduler sends them to all, but they are the parent's to send on, as SIGTERM
-        signal.signal(number, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(STOPPED))
+    threading.Thread(target=_exit_with_parent, daemon=True).start()
+    signals.accept_only_sigterm()
     os.environ.update(variables)
     if log:
-        with log.open("ab") as file:
-            os.dup2(file.fileno(), sys.stdout.fileno())
-            os.dup2(file.fileno(), sys.stderr.fileno())
+        _redirect_output(log)
     try:
-        answer.send(work())
+        sender.send(work())
     except SystemExit as stopped:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(int(stopped.code or 0))
+        _exit(int(stopped.code or 0))
     except BaseException as error:
-        answer.send(_Failure(time.time(), explain(error), "".join(traceback.format_exception(error))))
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(1)  # what is left of the process group may wait for the others, who are to end now
+        sender.send(_Failure(time.time(), explain(error), "".join(traceback.format_exception(error))))
+        _exit(1)
 
 
-def _end_with_parent() -> None:
+def _exit(status: int) -> None:
+    """End without cleaning up: the process group's destructor may wait for ranks that have failed."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
+
+
+def _redirect_output(log: Path) -> None:
+    with log.open("ab") as file:
+        os.dup2(file.fileno(), sys.stdout.fileno())
+        os.dup2(file.fileno(), sys.stderr.fileno())
+
+
+def _exit_with_parent() -> None:
     parent = multiprocessing.parent_process()
     assert parent is not None
     wait([parent.sentinel])
     os._exit(1)
 
 
-def _watch(processes: Mapping[Connection, SpawnProcess], asked: Sequence[int]) -> Any:
-    """Until all have ended, or one has failed and the others had their time. ``asked``: signals that came meanwhile."""
-    ranks = {answer: rank for rank, answer in enumerate(processes)}
-    said: dict[int, Any] = {}
-    killed: dict[int, int] = {}
-    deadline = None
-    while ranks and (deadline is None or time.monotonic() < deadline):
-        for answer in wait(list(ranks), None if deadline is None else max(0.0, deadline - time.monotonic())):
-            answer = cast("Connection", answer)  # on Windows a class beside it
-            rank, process = ranks[answer], processes[answer]
-            try:
-                said[rank] = answer.recv()
-            except EOFError:
-                del ranks[answer]
-                if rank not in said:
-                    process.join()
-                    killed[rank] = process.exitcode or 0
-            if deadline is None and (rank in killed or isinstance(said.get(rank), _Failure)):
-                deadline = time.monotonic() + GRACE
-    if STOPPED in killed.values() or (asked and -signal.SIGTERM in killed.values()):
-        sys.exit(128 + signal.SIGINT if signal.SIGINT in asked else STOPPED)
-    for rank, code in killed.items():  # before what others say, who may only have lost it
-        how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with status {code}"
-        raise RankError(f"rank {rank} {how}")
-    failures = {rank: end for rank, end in said.items() if isinstance(end, _Failure)}
+def _supervise(processes: Mapping[Connection, SpawnProcess], received: Sequence[int]) -> Any:
+    """Return the value of rank 0 once all ranks have ended.
+
+    Args:
+        received: the signals that arrive meanwhile.
+
+    Raises:
+        RankError: a rank failed or was killed.
+        SystemExit: a signal stopped the ranks.
+    """
+    answers, exit_codes = _collect(processes)
+    codes = exit_codes.values()
+    if signals.STOPPED in codes or (received and -signal.SIGTERM in codes):
+        sys.exit(signals.INTERRUPTED if signal.SIGINT in received else signals.STOPPED)
+    for rank, code in exit_codes.items():  # first: the failures of other ranks may only be a consequence
+        reason = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with status {code}"
+        raise RankError(f"rank {rank} {reason}")
+    failures = {rank: answer for rank, answer in answers.items() if isinstance(answer, _Failure)}
     if failures:
         rank, first = min(failures.items(), key=lambda item: item[1].time)
-        all_say = 0 in failures and failures[0].line == first.line
-        raise RankError(first.line if all_say else f"rank {rank}: {first.line}") from _Traceback(first.traceback)
-    return said[0]
+        on_all_ranks = 0 in failures and failures[0].line == first.line
+        raise RankError(first.line if on_all_ranks else f"rank {rank}: {first.line}") from _Traceback(first.traceback)
+    return answers[0]
+
+
+def _collect(processes: Mapping[Connection, SpawnProcess]) -> tuple[dict[int, Any], dict[int, int]]:
+    """Wait until all ranks have ended, or ``GRACE`` seconds after one has failed.
+
+    Returns:
+        The values or failures that ranks sent, and the exit codes of ranks that sent nothing.
+    """
+    running = {receiver: rank for rank, receiver in enumerate(processes)}
+    answers: dict[int, Any] = {}
+    exit_codes: dict[int, int] = {}
+    deadline: float | None = None
+    while running and (deadline is None or time.monotonic() < deadline):
+        timeout = None if deadline is None else max(0.0, deadline - time.monotonic())
+        for ready in wait(list(running), timeout):
+            receiver = cast("Connection", ready)  # on Windows it has a class of its own
+            rank = running[receiver]
+            try:
+                answers[rank] = receiver.recv()
+            except EOFError:
+                del running[receiver]
+                if rank not in answers:
+                    processes[receiver].join()
+                    exit_codes[rank] = processes[receiver].exitcode or 0
+            if deadline is None and (rank in exit_codes or isinstance(answers.get(rank), _Failure)):
+                deadline = time.monotonic() + GRACE
+    return answers, exit_codes

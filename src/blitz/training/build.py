@@ -9,6 +9,7 @@ import torch
 from hydra.errors import InstantiationException
 from lightning import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.accelerators import AcceleratorRegistry
+from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.profilers import PassThroughProfiler
 from omegaconf import DictConfig, OmegaConf
@@ -52,7 +53,9 @@ def trainer(config: Config) -> Trainer:
     loggers = [_logger(name, node) for name, node in config["logger"].items() if node is not None]
     make_trainer = instantiate(config["trainer"] | {"_partial_": True})
     profiler = {} if config["trainer"].get("profiler") else {"profiler": _NoProfiler()}
-    built: Trainer = make_trainer(callbacks=callbacks, logger=loggers, **profiler)
+    # Lightning would add a ModelCheckpoint of its own if there is none.
+    checkpoints = any(isinstance(callback, Checkpoint) for callback in callbacks)
+    built: Trainer = make_trainer(callbacks=callbacks, logger=loggers, enable_checkpointing=checkpoints, **profiler)
     built.strategy.checkpoint_io = CheckpointIO(config)
     _check_launcher(built, config["trainer"])
     if built.world_size > 1:

@@ -1,0 +1,356 @@
+"""Runs that are stopped and resumed at every step equal the uninterrupted run, bit for bit.
+
+The trainer, its loops and the loaders are Lightning's and torch's own; only the callback is added.
+"""
+
+import os
+import random
+import shutil
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import lightning
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from lightning import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import (
+    EarlyStopping,
+    EMAWeightAveraging,
+    GradientAccumulationScheduler,
+    ModelCheckpoint,
+    Timer,
+)
+from lightning.pytorch.loggers.logger import DummyLogger
+from lightning.pytorch.tuner import Tuner
+from lightning.pytorch.utilities import CombinedLoader
+from torch import nn
+from torch.optim.lr_scheduler import LambdaLR, OneCycleLR, ReduceLROnPlateau, StepLR
+from torch.utils.data import DataLoader, Dataset, TensorDataset
+from torchmetrics import MeanMetric
+
+from blitz.callback.last_checkpoint import LastCheckpoint
+from blitz.data.loader import Loader, Split
+from blitz.process import random_state, ranks
+
+pytestmark = [
+    pytest.mark.skipif(sys.platform == "win32", reason="Windows has no signal that a process could handle"),
+    pytest.mark.filterwarnings("ignore"),
+]
+RANK = int(os.environ.get("RANK", 0))
+SAMPLES, BATCH = 18, 4  # 5 batches an epoch, the last one smaller
+
+
+class Augmented(Dataset[Any]):
+    """Each sample draws from the global generator when it is fetched."""
+
+    def __len__(self) -> int:
+        return SAMPLES
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
+        return torch.full((6,), index / SAMPLES).cos_() * (index % 3) + 0.1 * torch.randn(6), index % 3
+
+
+class InMemory:
+    """A loader of somebody else that is no DataLoader and has no state, but an epoch."""
+
+    def __init__(self) -> None:
+        self.epoch = 0
+
+    @property
+    def sampler(self) -> "InMemory":
+        return self
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return -(-SAMPLES // BATCH)
+
+    def __iter__(self) -> Iterator[Any]:
+        generator = torch.Generator().manual_seed(self.epoch)
+        data = torch.randn(SAMPLES, 6, generator=generator).split(BATCH)
+        return iter(zip(data, (torch.arange(SAMPLES) % 3).split(BATCH), strict=True))
+
+
+def fixed_data() -> tuple[torch.Tensor, torch.Tensor]:
+    return torch.linspace(-2, 2, SAMPLES * 6).view(SAMPLES, 6), torch.arange(SAMPLES) % 3
+
+
+def plain_loader(workers: int = 0, dataset: Any = None, **options: Any) -> DataLoader[Any]:
+    return DataLoader(dataset or Augmented(), BATCH, shuffle=True, num_workers=workers, **options)
+
+
+def blitz_loader() -> Loader:
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 255, (SAMPLES, 1, 2, 3), dtype=torch.uint8, generator=generator)
+    return Loader(Split(images, torch.arange(SAMPLES) % 3), BATCH, torch.tensor([0.5]), torch.tensor([0.2]), shuffle=True)
+
+
+def two_loaders() -> CombinedLoader:
+    """The shorter one begins again within the epoch."""
+    short = DataLoader(Augmented(), 9, shuffle=True)
+    return CombinedLoader([plain_loader(), short], "max_size_cycle")
+
+
+LOADERS = {
+    "plain": plain_loader,
+    "ordered": lambda: DataLoader(Augmented(), BATCH),
+    "workers": partial(plain_loader, 2),
+    "persistent workers": lambda: plain_loader(1, persistent_workers=True, dataset=TensorDataset(*fixed_data())),
+    "own generator": lambda: plain_loader(generator=torch.Generator().manual_seed(3)),
+    "blitz": blitz_loader,
+    "in memory": InMemory,
+    "two": two_loaders,
+}
+
+
+class Net(LightningModule):
+    """Dropout, batch norm, a metric, and random numbers drawn while a batch is moved to the device."""
+
+    def __init__(self, schedule: str = "step", manual: bool = False) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Dropout(0.3))
+        self.head, self.mean = nn.Linear(8, 3), MeanMetric()
+        self.mean.persistent(True)
+        self.schedule, self.automatic_optimization = schedule, not manual
+        self.lr = 0.05
+
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        images, labels = batch if isinstance(batch[0], torch.Tensor) else batch[0]
+        images = images.flatten(1)
+        return (images + 0.1 * torch.randn(6) if self.training else images), labels
+
+    def loss(self, batch: Any) -> torch.Tensor:
+        return F.cross_entropy(self.head(self.body(batch[0])), batch[1])
+
+    def training_step(self, batch: Any, batch_idx: int) -> torch.Tensor:
+        loss = self.loss(batch)
+        self.log("loss", loss)
+        if self.trainer.world_size == 1:  # a checkpoint holds the metric of rank 0 only
+            self.mean.update(loss.detach(), len(batch[1]))
+            self.log("mean", self.mean, on_step=False, on_epoch=True)
+        if not self.automatic_optimization:
+            self.manual_backward(loss)
+            pairs = list(zip(self.optimizers(), self.lr_schedulers(), strict=True))
+            for optimizer, schedule in pairs[: 1 + batch_idx % 2]:  # the head's gradients add up over two batches
+                optimizer.step()
+                optimizer.zero_grad()
+                schedule.step()
+        return loss
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        self.log("val", self.loss(batch), sync_dist=True)
+
+    def configure_optimizers(self) -> Any:
+        if not self.automatic_optimization:
+            two = [torch.optim.SGD(self.body.parameters(), 0.1, 0.9), torch.optim.AdamW(self.head.parameters())]
+            return two, [StepLR(one, 3, 0.9) for one in two]
+        optimizer = torch.optim.AdamW(self.parameters(), self.lr)
+        kind, _, interval = self.schedule.partition(" by ")
+        schedules = {
+            "plateau": lambda: ReduceLROnPlateau(optimizer, patience=0),
+            "onecycle": lambda: OneCycleLR(optimizer, 0.1, int(self.trainer.estimated_stepping_batches)),
+            "step": lambda: LambdaLR(optimizer, lambda n: 0.97**n),
+        }
+        scheduler = {"scheduler": schedules[kind](), "monitor": "val", "strict": False}
+        return {"optimizer": optimizer, "lr_scheduler": {**scheduler, "interval": interval or "step"}}
+
+
+class Lines(DummyLogger):
+    """Keep what is logged, and truncate it as the loggers of blitz do."""
+
+    def __init__(self, lines: Sequence[Any] = ()) -> None:
+        super().__init__()
+        self.lines = list(lines)
+
+    def log_metrics(self, metrics: Any, step: int | None = None) -> None:  # type: ignore[override]
+        self.lines += [(step, *item) for item in metrics.items()]
+
+    def position(self, step: int) -> dict[str, int]:
+        return {"lines": len(self.lines)}
+
+
+class StopAt(Callback):
+    """Send SIGTERM within a step: ``batch`` counts from 1, over all epochs."""
+
+    def __init__(self, batch: int | None) -> None:
+        self.batch = batch
+
+    def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
+        if trainer.fit_loop.total_batch_idx + 1 == self.batch:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+class Outcome(NamedTuple):
+    stopped: bool
+    lines: list[Any]
+    state: dict[str, Any]
+
+
+def fit(
+    path: Path,
+    stop_at: int | None = None,
+    resume: bool = False,
+    lines: Sequence[Any] = (),
+    last: Any = "default",
+    loader: str = "blitz",
+    net: Any = None,
+    callbacks: Sequence[Any] = (),
+    **options: Any,
+) -> Outcome:
+    """Train a little net in ``path``.
+
+    Args:
+        last: the LastCheckpoint; None for a run without one.
+        callbacks: functions that make more callbacks.
+    """
+    seed(99 if resume else 0)
+    if last == "default":
+        last = LastCheckpoint(every_n_steps=10**6, time_share=None)
+    module, logger = Net(**(net or {})), Lines(lines)
+    best = ModelCheckpoint(path, monitor="val", save_top_k=2, filename="{step}", enable_version_counter=False)
+    made = [make() for make in callbacks]
+    trainer = make_trainer(path, [*([last] if last else []), StopAt(stop_at), best, *made], logger=logger, **options)
+    file = path / "checkpoints" / "last.ckpt"
+    try:
+        trainer.fit(
+            module, LOADERS[loader](), DataLoader(TensorDataset(*fixed_data()), BATCH), ckpt_path=file if resume else None
+        )
+    except SystemExit as end:
+        assert end.code == 143
+        kept = torch.load(file, weights_only=True)["resume"]["loggers"][0].get("lines", 0)
+        return Outcome(True, logger.lines[:kept], {})
+    return Outcome(False, logger.lines, final_state(trainer, best))
+
+
+def make_trainer(path: Path, callbacks: Sequence[Any], **options: Any) -> Trainer:
+    defaults = {"max_epochs": 2, "log_every_n_steps": 1, "accelerator": "cpu", "logger": False}
+    quiet = {"enable_progress_bar": False, "enable_model_summary": False}
+    return Trainer(callbacks=list(callbacks), default_root_dir=path, **{**defaults, **quiet, **options})
+
+
+def seed(number: int) -> None:
+    random.seed(number)
+    np.random.seed(number)  # noqa: NPY002
+    torch.manual_seed(number)
+
+
+def final_state(trainer: Trainer, best: ModelCheckpoint) -> dict[str, Any]:
+    """Return everything that must be equal."""
+    file = best.best_model_path
+    saved = torch.load(file, weights_only=False) if file and trainer.is_global_zero else {}
+    loops = trainer.fit_loop.state_dict()
+    for state in (loops, saved.get("loops", {}).get("fit_loop", {})):
+        state.get("state_dict", {}).pop("combined_loader", None)
+    callbacks = [callback for callback in trainer.callbacks if not isinstance(callback, LastCheckpoint)]
+    return {
+        "weights": trainer.lightning_module.state_dict(),
+        "optimizers": [optimizer.state_dict() for optimizer in trainer.optimizers],
+        "schedules": [config.scheduler.state_dict() for config in trainer.lr_scheduler_configs],
+        "loops": loops,
+        "callbacks": {callback.state_key: callback.state_dict() for callback in callbacks},
+        "random": random_state.get(),
+        "best": saved,
+        "metrics": dict(trainer.callback_metrics),
+        "should_stop": trainer.should_stop,
+    }
+
+
+def differences(a: Any, b: Any, name: str = "") -> list[str]:
+    if isinstance(a, dict) and isinstance(b, dict):
+        if a.keys() != b.keys():
+            return [f"{name}: only one has {sorted(map(str, a.keys() ^ b.keys()))}"]
+        return [line for key in a for line in differences(a[key], b[key], f"{name}/{key}")]
+    if isinstance(a, list | tuple) and isinstance(b, list | tuple) and len(a) == len(b):
+        return [line for i, (x, y) in enumerate(zip(a, b, strict=True)) for line in differences(x, y, f"{name}/{i}")]
+    equal = type(a) is type(b) and np.array_equal(a, b)
+    return [] if equal else [f"{name}: {str(a)[:60]} is not {str(b)[:60]}"]
+
+
+def compare(expected: Outcome, found: Outcome, drawing: bool = True) -> list[str]:
+    """Compare states and logged lines; the random state only if the run still drew numbers after it was resumed."""
+    keys = [key for key in expected.state if drawing or key != "random"]
+    states = ({key: outcome.state[key] for key in keys} for outcome in (expected, found))
+    return differences(*states) + differences(expected.lines, found.lines, "logged")
+
+
+def examine(path: Path, barrier: Any = lambda: None, step: int = 1, **config: Any) -> dict[str, list[str]]:
+    """Stop and resume the run at every ``step``-th batch, and then at all of them in one chain.
+
+    Returns:
+        The differences from the run without any LastCheckpoint, by the place of the stop.
+    """
+
+    def new() -> Path:
+        barrier()
+        if RANK == 0:
+            shutil.rmtree(path, ignore_errors=True)
+        barrier()
+        return path
+
+    expected = fit(new(), last=None, **config)
+    batches = expected.state["loops"]["epoch_loop.batch_progress"]["total"]["completed"]
+    often = LastCheckpoint(every_n_steps=1, time_share=None)
+    found = {"saved at every step": compare(expected, fit(new(), last=often, **config))}
+    for batch in range(1, batches + 1, step):
+        stopped = fit(new(), stop_at=batch, **config)
+        resumed = fit(path, resume=True, lines=stopped.lines, **config) if stopped.stopped else stopped
+        found[f"stopped at {batch}"] = compare(expected, resumed, drawing=batch < batches)
+    link, batch = fit(new(), stop_at=1, **config), 1
+    while link.stopped:
+        batch += step
+        link = fit(path, stop_at=batch, resume=True, lines=link.lines, **config)
+    found["a chain"] = compare(expected, link, drawing=False)
+    return {name: lines for name, lines in found.items() if lines}
+
+
+VAL = {"val_check_interval": 2}
+EARLY = partial(EarlyStopping, "val", min_delta=0.5)
+CONFIGURATIONS: dict[str, dict[str, Any]] = {
+    "Loader of blitz": {},
+    **{
+        f"loader: {name}": {"loader": name, **({"step": 3} if "workers" in name else {})}
+        for name in LOADERS
+        if name != "blitz"
+    },
+    "accumulation 2": {"accumulate_grad_batches": 2},
+    "accumulation 3, validation every 3 batches": {"accumulate_grad_batches": 3, "val_check_interval": 3},
+    "accumulation over more than an epoch": {"accumulate_grad_batches": 7},
+    "accumulation by epoch": {"callbacks": [lambda: GradientAccumulationScheduler({0: 2, 1: 3})]},
+    "validation every 0.3 epochs": {"val_check_interval": 0.3},
+    "validation every 2 batches": VAL,
+    "validation every 3 batches of all epochs": {"val_check_interval": 3, "check_val_every_n_epoch": None},
+    "validation every 2 epochs": {"check_val_every_n_epoch": 2, "max_epochs": 3},
+    "max_steps within an epoch": {"max_steps": 8},
+    "max_steps at an epoch's end": {"max_steps": 10, "max_epochs": -1, **VAL},
+    "max_steps, accumulation 3": {"max_steps": 3, "max_epochs": -1, "accumulate_grad_batches": 3},
+    "gradient clipping": {"gradient_clip_val": 0.1},
+    "early stop within an epoch": {"callbacks": [partial(EARLY, patience=3)], "max_epochs": 3, **VAL},
+    "early stop": {"callbacks": [partial(EARLY, patience=1)], "max_epochs": 4},
+    "early stop before min_epochs": {"callbacks": [partial(EARLY, patience=1)], "min_epochs": 2, **VAL},
+    "limit_train_batches": {"limit_train_batches": 3, "loader": "plain", "max_epochs": 3},
+    "onecycle": {"net": {"schedule": "onecycle"}, "loader": "plain"},
+    "onecycle, Loader of blitz": {"net": {"schedule": "onecycle"}},
+    "schedule by epoch": {"net": {"schedule": "step by epoch"}},
+    "plateau": {"net": {"schedule": "plateau by epoch"}, "max_epochs": 3},
+    "plateau, validation every 2 batches": {"net": {"schedule": "plateau by epoch"}, **VAL},
+    "plateau by step": {"net": {"schedule": "plateau by step"}, **VAL},
+    "plateau, max_steps": {"net": {"schedule": "plateau by epoch"}, "max_steps": 9},
+    "manual optimization": {"net": {"manual": True}},
+    "averaged weights": {"callbacks": [partial(EMAWeightAveraging, decay=0.8)]},
+    "averaged weights, accumulation 2": {
+        "callbacks": [partial(EMAWeightAveraging, decay=0.8)], "accumulate_grad_batches": 2, **VAL,
+    },
+    "logged every 3 steps": {"log_every_n_steps": 3, "accumulate_grad_batches": 2, **VAL},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CONFIGURATIONS)
+def test_stopped_and_resumed_at_every_step(name, tmp_path):
+    assert examine(tmp_path, **CONFIGURATIONS[name]) == {}
