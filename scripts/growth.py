@@ -19,6 +19,7 @@ from lightning import Callback
 from blitz.config.paths import CONFIGS, PROJECT
 from blitz.config.schema import register
 from blitz.data.loader import Split
+from blitz.terminal import silence_lightning
 from blitz.training import build
 from blitz.training.tune import tune
 
@@ -63,6 +64,7 @@ def train(images: int, epochs: int) -> Growth:
 
 
 def main() -> None:
+    silence_lightning()
     memory = train(2_000, EPOCHS).memory
     seconds = [min(train(size, 2).seconds) for size in SIZES]
     for size, taken in zip(SIZES, seconds, strict=True):
