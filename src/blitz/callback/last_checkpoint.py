@@ -97,7 +97,7 @@ class LastCheckpoint(Callback):
         wrapped = ResumableLoader(loader, _nothing if self._loaders else self._before_fetch)
         if batch := self._resumed_batch:
             wrapped.restore(self._position_to_restore(len(self._loaders), trainer))
-            if not wrapped.restores_itself and trainer.is_global_zero:
+            if not wrapped.restores_itself and not self._loaders and trainer.is_global_zero:
                 _print(f"skipping the {batch:,} batches of this epoch that are done")
         self._loaders.append(wrapped)
         return wrapped
@@ -135,6 +135,7 @@ class LastCheckpoint(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._trainer = trainer
         self._agreement = Agreement(trainer.world_size)
+        self._within_epochs = loop_progress.can_take_back(trainer)
         self._saved = self._progress()
         self._save_began = self._save_ended = time.monotonic()
         self._until_end.enter_context(self._request.noted())
@@ -150,7 +151,7 @@ class LastCheckpoint(Callback):
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._restore_last_state(trainer, pl_module)
-        if self._progress() != (0, 0):
+        if self._progress() != (0, 0) and self._within_epochs:
             self._before_fetch(between_epochs=True)
             self._save_if_due(trainer, 0)
 
@@ -158,9 +159,14 @@ class LastCheckpoint(Callback):
         self._restore_last_state(trainer, pl_module)
         if self._flags is None:  # no loader was wrapped
             self._before_fetch()
-        if batch_idx:
+        if batch_idx and self._within_epochs:
             self._save_if_due(trainer, batch_idx)
         self._flags = None
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if not self._within_epochs:
+            self._before_fetch(between_epochs=True)
+            self._save_if_due(trainer, 0)
 
     def _before_fetch(self, between_epochs: bool = False) -> None:
         """Note the random state and the loaders' positions if the run may be saved once the next batch is fetched."""

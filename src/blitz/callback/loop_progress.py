@@ -4,8 +4,9 @@ Lightning counts each step and each epoch as ready, started, processed and compl
 whose counts differ. ``LastCheckpoint`` saves when the next step or epoch is ready but not started, so it takes that
 one back in the checkpoint.
 
-Lightning documents neither these keys nor the methods of its loops, though their names are public. A version without
-them still trains, saves and resumes, but not exactly; ``TESTED`` lists those in which every step was tried.
+Lightning documents neither these keys nor the methods of its loops, though their names are public. With a version that
+lacks them, runs are saved at the end of an epoch and resume as Lightning does. ``TESTED`` lists the versions with which
+a run was stopped and resumed at every step.
 """
 
 from collections.abc import Mapping
@@ -16,6 +17,7 @@ import lightning
 from lightning import Trainer
 
 TESTED = ("2.6.6",)
+PARTS = ("total", "current")
 
 
 def exactness() -> str | None:
@@ -28,13 +30,23 @@ def exactness() -> str | None:
     )
 
 
+def can_take_back(trainer: Trainer) -> bool:
+    """Return whether this version of Lightning counts as ``take_back`` expects."""
+    try:
+        loop = trainer.fit_loop.state_dict()
+        counts = [loop[key][part] for key in ("epoch_loop.batch_progress", "epoch_progress") for part in PARTS]
+        return all({"ready", "completed"} <= count.keys() for count in counts)
+    except (AttributeError, KeyError, TypeError):
+        return False
+
+
 def take_back(checkpoint: dict[str, Any], batch: int) -> None:
     """Take back the step that follows ``batch`` finished ones in ``checkpoint``; if ``batch`` is 0, the next epoch."""
     with suppress(KeyError):
         loop = checkpoint["loops"]["fit_loop"]
         progress = loop["epoch_loop.batch_progress" if batch else "epoch_progress"]
-        for count in (progress["total"], progress["current"]):
-            count["ready"] = count["completed"]
+        for part in PARTS:
+            progress[part]["ready"] = progress[part]["completed"]
         if batch:
             progress["is_last_batch"] = False
         for state in loop["state_dict"].get("combined_loader", []):

@@ -26,7 +26,7 @@ class ResumableLoader:
     """
 
     def __init__(self, loader: Any, before_fetch: Callable[[], None]) -> None:
-        vars(self).update(loader=loader, before_fetch=before_fetch, batches=None, restored=None, used=False)
+        vars(self).update(loader=loader, before_fetch=before_fetch, current={}, restored=None, used=False)
 
     @property
     def restores_itself(self) -> bool:
@@ -34,12 +34,9 @@ class ResumableLoader:
 
     def position(self, between_epochs: bool) -> Position:
         """Return the position within the epoch. Between two epochs the next iterator does not exist yet."""
-        batches: _Batches | None = vars(self)["batches"]
-        if between_epochs or self.restores_itself or batches is None:
+        if between_epochs or self.restores_itself:
             return {"generators": self.generator_states()}
-        return {
-            "taken": batches.taken, "made": batches.made, "first": batches.first, "reuses_workers": batches.reuses_workers
-        }  # fmt: skip
+        return dict(vars(self)["current"])
 
     def restore(self, position: Position) -> None:
         """Let the next iterator begin at a position within an epoch."""
@@ -84,20 +81,18 @@ class ResumableLoader:
 class _Batches(Iterator[Any]):
     """An iterator over the batches of an epoch.
 
-    Attributes:
-        made: random state before the loader's iterator was made.
-        first: random state before its first batch was fetched.
-        taken: number of batches fetched.
-        reuses_workers: whether persistent workers of an earlier epoch fetch them. Then ``iter()`` draws no seed.
+    Its position is a dictionary of its own, so that the loader does not keep the iterator, and its workers, alive:
+
+    - taken: number of batches fetched.
+    - made: random state before the loader's iterator was made.
+    - first: random state before its first batch was fetched.
+    - reuses_workers: whether persistent workers of an earlier epoch fetch them. Then ``iter()`` draws no seed.
     """
 
-    made: Position | None = None
-    first: Position | None = None
-
     def __init__(self, owner: ResumableLoader, restored: Position | None) -> None:
-        self.taken = 0
         self._owner = owner
         self._restored = restored
+        self._position: Position = {"taken": 0}
         if restored is None:
             self._make()
 
@@ -106,21 +101,21 @@ class _Batches(Iterator[Any]):
         if self._restored is not None:
             self._fast_forward(self._restored)
         vars(self._owner)["before_fetch"]()
-        vars(self._owner)["batches"] = self
+        vars(self._owner)["current"] = self._position
         return self._fetch()
 
     def _make(self) -> None:
         owner = vars(self._owner)
-        self.reuses_workers = owner["used"] and getattr(owner["loader"], "persistent_workers", False)
-        self.made = self._random_state()
+        self._position["reuses_workers"] = owner["used"] and getattr(owner["loader"], "persistent_workers", False)
+        self._position["made"] = self._random_state()
         self._iterator = iter(owner["loader"])
         owner["used"] = True
 
     def _fetch(self) -> Any:
-        if self.first is None:
-            self.first = self._random_state()
+        if "first" not in self._position:
+            self._position["first"] = self._random_state()
         batch = next(self._iterator)
-        self.taken += 1
+        self._position["taken"] += 1
         return batch
 
     def _random_state(self) -> Position:

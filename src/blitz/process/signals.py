@@ -99,6 +99,7 @@ class StopRequest:
     received: signal.Signals | None = None
 
     def __init__(self) -> None:
+        self._pid = os.getpid()
         handlers: dict[signal.Signals, Any] = {number: signal.getsignal(number) for number in SIGNALS}
         self._chained = {number: handler for number, handler in handlers.items() if _is_users(handler)}
 
@@ -114,6 +115,8 @@ class StopRequest:
             yield
 
     def _note(self, number: int, frame: Any) -> None:
+        if os.getpid() != self._pid:
+            return  # a forked worker of a loader: it must fetch batches until the run is saved
         if number == signal.SIGINT and self.received is signal.SIGINT:
             raise SystemExit(self.status)
         self.received = signal.Signals(number)
