@@ -134,7 +134,7 @@ class Net(LightningModule):
 
     def training_step(self, batch: Any, batch_idx: int) -> torch.Tensor:
         loss = self.loss(batch)
-        self.log("loss", loss)
+        self.log("loss", loss, sync_dist=True)
         if self.trainer.world_size == 1:  # a checkpoint holds the metric of rank 0 only
             self.mean.update(loss.detach(), len(batch[1]))
             self.log("mean", self.mean, on_step=False, on_epoch=True)
