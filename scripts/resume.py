@@ -1,13 +1,14 @@
-"""Killed at every step and resumed: is it the run that was not, to the last bit?
+"""Kill runs at every step, resume them, and compare them bit for bit with the uninterrupted run.
 
-``python scripts/resume.py`` (about twenty minutes on two cores) takes every schedule, optimizer and accumulation
-of ``configs/``, and other shapes of a run, on the digits. Each run has dropout, batch norm, augmentation, validation
-within its epochs and two loggers. It is killed by SIGKILL after each of its steps, before the step's checkpoint is
-written and in the midst of that or just after it; resumed; and compared with the run without a break: every number in
-its checkpoints (weights, optimizer, schedule, random generators, callbacks), the final figures, and every point of the
-curves in the order of the files.
+``python scripts/resume.py`` takes about twenty minutes on two cores. It runs every schedule, optimizer and accumulation
+of ``configs/``, and other kinds of run, on the digits. Each run has dropout, batch norm, augmentation, validation
+within its epochs, and two loggers. SIGKILL ends it after each of its steps: before the step's checkpoint is written,
+while it is written, or just after. The resumed run is compared with the uninterrupted one: every number in its
+checkpoints (weights, optimizer, schedule, random states, callbacks), the final metrics, and every point of the curves,
+in the order of the files.
 
-Importing torch takes longer than a run: it is done once, and each run is a fork of this process, which only POSIX has.
+Importing torch takes longer than a run. So it is imported once, and each run is a fork of this process; only POSIX
+systems can fork.
 """
 
 import argparse
@@ -18,7 +19,7 @@ import shutil
 import signal
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import cache, partial
 from itertools import product
@@ -28,6 +29,7 @@ from typing import Any, NamedTuple
 
 import torch
 from benchmark import machine
+from lightning import Trainer
 from omegaconf import DictConfig
 from rich import box
 from rich.console import Console
@@ -39,13 +41,13 @@ from blitz import train
 from blitz.callback.last_checkpoint import LastCheckpoint
 from blitz.cli import app
 from blitz.config.paths import CONFIGS
-from blitz.runs import atomic
+from blitz.runs import atomic, checkpoint
 from blitz.runs.folder import LAST, NEXT, PREVIOUS, Run
 from blitz.runs.resume import newest_intact
 
-# What a run imports when it comes to it.
-LAZY = ("blitz.training.build", "blitz.data.augment", "blitz.data.digits", "blitz.logger.csv", "blitz.logger.tensorboard",
-        "blitz.model.net", "blitz.report")  # fmt: skip
+# Modules that a run imports late.
+LATE = ("blitz.callback.progress", "blitz.data.augment", "blitz.data.digits", "blitz.logger.csv", "blitz.model.net",
+        "blitz.logger.tensorboard", "blitz.task.classify", "blitz.training.build", "blitz.training.tune")  # fmt: skip
 NET = "{_target_: blitz.model.net.Net, in_channels: 1, num_classes: 10, image_size: 16}"
 LAYERS = f"[{{_target_: torch.nn.Dropout, p: 0.2}}, {{_target_: torch.nn.BatchNorm2d, num_features: 1}}, {NET}]"
 BASE = (
@@ -61,7 +63,7 @@ SHAPES = {
     "trainer.max_steps, within an epoch": ("trainer.max_steps=10",),
     "trainer.max_steps, no limit of epochs": ("trainer.max_steps=10", "trainer.max_epochs=-1"),
     "validation after every second epoch": (*EPOCHS, "trainer.max_epochs=4", "trainer.check_val_every_n_epoch=2"),
-    "early stopping, which comes": (*EPOCHS, "trainer.max_epochs=9", "callback=early_stopping",
+    "early stopping": (*EPOCHS, "trainer.max_epochs=9", "callback=early_stopping",
                                     "callback.early_stopping.patience=1", "+callback.early_stopping.min_delta=0.5"),
     "the two best checkpoints, by loss": ("callback.checkpoint.monitor=val/loss", "callback.checkpoint.mode=min",
                                           "+callback.checkpoint.save_top_k=2", "callback.checkpoint.filename='{step}'"),
@@ -69,7 +71,7 @@ SHAPES = {
     "gradient clipping": ("trainer.gradient_clip_val=0.1",),
     "no validation": ("data.val_fraction=0", "callback.checkpoint.monitor=null", "optimized_metric=null",
                       "trainer.val_check_interval=1.0"),
-    "a part of each epoch": ("trainer.limit_train_batches=5", "trainer.max_epochs=3"),
+    "limit_train_batches": ("trainer.limit_train_batches=5", "trainer.max_epochs=3"),
     "saved every 4 steps": ("callback.last.every_n_steps=4",),
     "saved every 4 steps, accumulation 2": ("callback.last.every_n_steps=4", "trainer.accumulate_grad_batches=2"),
     "images from two workers": ("data.loader=workers", "data.num_workers=2"),
@@ -77,17 +79,24 @@ SHAPES = {
     "device=dp_cpu, two replicas": ("device=dp_cpu",),
     "device=ddp_cpu, two processes": ("device=ddp_cpu",),
 }  # fmt: skip
-FEW = {"device=ddp_cpu, two processes": 6}  # kill points: each starts two processes of Python, twice
-# Within the saving that follows a step: half of the file is written; all of it, under another name; the last checkpoint
-# has given its name away; all is done.
+FEW = {"device=ddp_cpu, two processes": 6}  # kill points: each of them starts two processes of Python twice
+# Moments of a save: half of the file is written; all of it, but not renamed; last.ckpt is renamed to previous.ckpt, but
+# next.ckpt not yet to last.ckpt; the save is complete.
 SAVING = ("half", "written", "between", "after")
 
 
 class Trial(NamedTuple):
-    """Of the run that is in ``whole``: killed after ``step``, at a ``moment`` of SAVING, before it, or once tested."""
+    """A run to kill and resume.
+
+    Args:
+        name: of its configuration.
+        whole: the run directory of the uninterrupted run.
+        step: the optimizer step after which to kill it.
+        moment: one of ``SAVING``; "before" the save; or "tested", at the end of the test.
+    """
 
     name: str
-    words: Sequence[str]
+    overrides: Sequence[str]
     whole: Path
     step: int
     moment: str
@@ -95,28 +104,28 @@ class Trial(NamedTuple):
 
 class Outcome(NamedTuple):
     trial: Trial
-    again: int
+    repeated_steps: int
     differences: list[str]
 
 
 def configurations() -> dict[str, Sequence[str]]:
-    """Names and words."""
+    """Return the overrides of each configuration by its name."""
     schedules, optimizers = (
         sorted(path.stem for path in (CONFIGS / group).glob("[!_]*.yaml")) for group in ("schedule", "optimizer")
     )
     grid = {}
     for schedule, optimizer, batches in product(schedules, optimizers, (1, 2)):
-        words = (f"schedule={schedule}", f"optimizer={optimizer}", f"trainer.accumulate_grad_batches={batches}")
-        grid[f"{schedule}, {optimizer}, accumulation {batches}"] = words
+        overrides = (f"schedule={schedule}", f"optimizer={optimizer}", f"trainer.accumulate_grad_batches={batches}")
+        grid[f"{schedule}, {optimizer}, accumulation {batches}"] = overrides
     return grid | SHAPES
 
 
-def run(*words: str, out: Path, doomed: tuple[int, str] | None = None) -> None:
-    """``blitz-train`` in a fork of this process, which leads a process group of its own."""
+def run(*overrides: str, out: Path, kill_at: tuple[int, str] | None = None) -> None:
+    """Run ``blitz-train`` in a fork of this process, which leads a process group of its own."""
     sys.stdout.flush()
     if child := os.fork():
         status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-        if status != (-signal.SIGKILL if doomed else 0):
+        if status != (-signal.SIGKILL if kill_at else 0):
             raise RuntimeError(f"ended with status {status}: {out.read_text()[-500:]}")
         return
     status = 1
@@ -125,8 +134,8 @@ def run(*words: str, out: Path, doomed: tuple[int, str] | None = None) -> None:
         with out.open("wb") as file:
             os.dup2(file.fileno(), 1)
             os.dup2(file.fileno(), 2)
-        sys.argv = ["blitz-train", *words]
-        app.run(partial(to_die, *doomed) if doomed else train.train, "train")
+        sys.argv = ["blitz-train", *overrides]
+        app.run(partial(train_until, *kill_at) if kill_at else train.train, "train")
         status = 0
     except SystemExit as end:
         print(end)
@@ -135,75 +144,79 @@ def run(*words: str, out: Path, doomed: tuple[int, str] | None = None) -> None:
         os._exit(status)
 
 
-def to_die(step: int, moment: str, cfg: DictConfig) -> float | None:
-    """``train.train``, of which all processes are killed."""
-    pause, replace = LastCheckpoint.pause, Path.replace
+def train_until(step: int, moment: str, cfg: DictConfig) -> float | None:
+    """Train as ``train.train`` does, and kill all processes of the run."""
+    replace = Path.replace
 
-    def die(*_: Any) -> None:
+    def kill(*_: Any) -> None:
         os.killpg(0, signal.SIGKILL)
 
-    def torn(path: Path, content: memoryview) -> None:
+    def write_half(path: Path, content: memoryview) -> None:
         path.with_name(path.name + atomic.TEMPORARY).write_bytes(content[: len(content) // 2])
-        die()
+        kill()
 
-    def renamed(path: Path, target: Any) -> Path:
+    def rename(path: Path, target: Any) -> Path:
         if path.name == NEXT or (path.name == LAST and moment == "written"):
-            die()
+            kill()
         return replace(path, target)
 
-    def last_pause(keeper: LastCheckpoint) -> None:
-        if keeper._trainer.global_step < step:
-            return pause(keeper)
-        if moment == "half":
-            folder.write_atomically = torn
-        elif moment in ("written", "between"):
-            Path.replace = renamed
-        if moment != "before":
-            pause(keeper)
-        return die()
+    def killing(hook: Callable[..., None]) -> Callable[..., None]:
+        def wrapped(callback: LastCheckpoint, trainer: Trainer, *rest: Any) -> None:
+            if trainer.global_step < step:
+                return hook(callback, trainer, *rest)
+            if moment == "half":
+                checkpoint.write_atomically = write_half
+            elif moment in ("written", "between"):
+                Path.replace = rename
+            if moment != "before":
+                hook(callback, trainer, *rest)
+            return kill()
+
+        return wrapped
 
     if moment == "tested":
-        LastCheckpoint.on_test_end = die
+        LastCheckpoint.on_test_end = kill
     else:
-        LastCheckpoint.pause = last_pause
+        for hook in ("_save_if_due", "on_train_end"):  # at the start of each step, and after the last one
+            setattr(LastCheckpoint, hook, killing(getattr(LastCheckpoint, hook)))
     return train.train(cfg)
 
 
-def begin(folder: Path, name: str, words: Sequence[str]) -> list[Trial]:
-    """Run it without a break; gives what it is to be killed at."""
-    whole = Path(tempfile.mkdtemp(dir=folder)) / "run"
-    run(*BASE, *words, f"hydra.run.dir={whole}", out=whole.with_suffix(".txt"))
+def begin(directory: Path, name: str, overrides: Sequence[str]) -> list[Trial]:
+    """Run a configuration without interruption. Return the trials for it."""
+    whole = Path(tempfile.mkdtemp(dir=directory)) / "run"
+    run(*BASE, *overrides, f"hydra.run.dir={whole}", out=whole.with_suffix(".txt"))
     steps = newest_intact(Run(whole)).checkpoint["global_step"]
-    turn = sum(map(ord, name))  # no configuration meets the moments at the same steps as all others
-    moments = [(step, at) for step in range(1, steps + 1) for at in ("before", SAVING[(step + turn) % len(SAVING)])]
-    trials = [Trial(name, words, whole, *at) for at in (*moments, (steps, "tested"))]
+    shift = sum(map(ord, name))  # the moments fall on other steps in other configurations
+    moments = [(step, at) for step in range(1, steps + 1) for at in ("before", SAVING[(step + shift) % len(SAVING)])]
+    trials = [Trial(name, overrides, whole, *at) for at in (*moments, (steps, "tested"))]
     return random.Random(0).sample(trials, FEW.get(name, len(trials)))
 
 
 def attempt(trial: Trial) -> Outcome:
-    folder, again = Path(tempfile.mkdtemp(dir=trial.whole.parent)), 0
-    path, out = folder / "run", folder / "out.txt"
+    directory, repeated = Path(tempfile.mkdtemp(dir=trial.whole.parent)), 0
+    run_dir, out = directory / "run", directory / "out.txt"
     try:
-        run(*BASE, *trial.words, f"hydra.run.dir={path}", out=out, doomed=(trial.step, trial.moment))
-        again = trial.step - newest_intact(Run(path)).checkpoint.get("global_step", 0)
-        run(f"resume={path}", out=out)
-        mine, its = contents(path), remembered(trial.whole)
-        differences = [key for key in its | mine if mine.get(key) != its.get(key)]
+        run(*BASE, *trial.overrides, f"hydra.run.dir={run_dir}", out=out, kill_at=(trial.step, trial.moment))
+        repeated = trial.step - newest_intact(Run(run_dir)).checkpoint.get("global_step", 0)
+        run(f"resume={run_dir}", out=out)
+        found, expected = contents(run_dir), cached_contents(trial.whole)
+        differences = [key for key in expected | found if found.get(key) != expected.get(key)]
     except Exception as error:
         differences = [f"{type(error).__name__}: {error}"]
-    shutil.rmtree(folder)
-    return Outcome(trial, again, differences)
+    shutil.rmtree(directory)
+    return Outcome(trial, repeated, differences)
 
 
 def contents(run: Path) -> dict[str, Any]:
-    """Everything that is to be equal, bit for bit, each by its name."""
+    """Return everything that must be equal, bit for bit, by its name."""
     found: dict[str, Any] = {}
     for path in sorted(run.glob("checkpoints/*")):
-        if path.name == PREVIOUS:  # of which step it is depends on when the run was saved
+        if path.name == PREVIOUS:  # its step depends on when the run was saved
             continue
-        checkpoint = torch.load(path, weights_only=True)
-        checkpoint.get("resume", {}).pop("loggers", None)  # sizes of the files that the curves are in
-        found |= numbers(checkpoint, path.name, str(run))
+        saved = torch.load(path, weights_only=True)
+        saved.get("resume", {}).pop("loggers", None)  # names and sizes of the loggers' files
+        found |= numbers(saved, path.name, str(run))
     for name in ("metrics.json", "per_class.csv", "confusion.csv", "metrics.csv"):
         found[name] = (run / name).read_bytes()
     events = (event for path in sorted(run.glob("events.*")) for event in EventFileLoader(str(path)).Load())
@@ -222,43 +235,45 @@ def numbers(node: Any, name: str, folder: str) -> Iterator[tuple[str, Any]]:
         yield name, repr(node).replace(folder, "RUN")
 
 
-remembered = cache(contents)  # of what is compared with again and again
+cached_contents = cache(contents)  # for the uninterrupted runs, which many are compared with
 
 
 def as_rows(outcomes: Sequence[Outcome]) -> Iterator[tuple[str, ...]]:
     for name in dict.fromkeys(outcome.trial.name for outcome in outcomes):
-        of_it = [outcome for outcome in outcomes if outcome.trial.name == name]
-        identical = sum(not outcome.differences for outcome in of_it)
-        yield name, str(len(of_it)), str(identical), str(max(outcome.again for outcome in of_it))
+        trials = [outcome for outcome in outcomes if outcome.trial.name == name]
+        identical = sum(not outcome.differences for outcome in trials)
+        yield name, str(len(trials)), str(identical), str(max(outcome.repeated_steps for outcome in trials))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="a sample that takes about a minute, always the same")
-    parser.add_argument("--rows", nargs="+", metavar="WORDS", help='rows whose name holds one of these, as "sgd, "')
-    parser.add_argument("--jobs", type=int, default=2, help="runs at a time")
+    parser.add_argument(
+        "--rows", nargs="+", metavar="TEXT", help='rows whose name contains one of these, such as "sgd, "'
+    )
+    parser.add_argument("--jobs", type=int, default=2, help="number of runs at a time")
     parser.add_argument("--markdown", action="store_true", help="print the table as Markdown")
     arguments = parser.parse_args(argv)
     if not hasattr(os, "fork"):
-        parser.error("this needs fork(), which this system does not have: Linux and macOS do")
+        parser.error("this system has no fork(); use Linux or macOS")
     rows = arguments.rows or [""]
     chosen = [named for named in configurations().items() if any(row in named[0] for row in rows)]
     if not chosen:
-        parser.error(f"no row's name holds {' or '.join(rows)}")
+        parser.error(f"--rows: no name contains {' or '.join(rows)}")
     if arguments.quick:
         chosen = random.Random(0).sample(chosen, min(10, len(chosen)))
-    for module in LAZY:
+    for module in LATE:
         importlib.import_module(module)
     with (
-        tempfile.TemporaryDirectory() as folder,
+        tempfile.TemporaryDirectory() as directory,
         ProcessPoolExecutor(arguments.jobs, mp_context=get_context("fork")) as pool,
     ):
-        begun = pool.map(partial(begin, Path(folder)), *zip(*chosen, strict=True))
-        trials = [trial for of_one in begun for trial in (of_one[::5] if arguments.quick else of_one)]
-        done = pool.map(attempt, trials)
-        outcomes = list(track(done, "killed, resumed", len(trials), transient=True))
+        begun = pool.map(partial(begin, Path(directory)), *zip(*chosen, strict=True))
+        trials = [trial for row in begun for trial in (row[::5] if arguments.quick else row)]
+        attempts = pool.map(attempt, trials)
+        outcomes = list(track(attempts, "killed, resumed", len(trials), transient=True))
 
-    numbers = (Column(heading, justify="right") for heading in ("kill points", "identical", "most steps done again"))
+    numbers = (Column(heading, justify="right") for heading in ("kill points", "identical", "most steps repeated"))
     table = Table("configuration", *numbers, box=box.MARKDOWN if arguments.markdown else box.SIMPLE_HEAD)
     for row in as_rows(outcomes):
         table.add_row(*row)

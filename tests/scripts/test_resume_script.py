@@ -1,4 +1,4 @@
-"""The proof's machinery on four kills: that it finds nothing, and that it would find something."""
+"""scripts/resume.py on four kills: it finds no difference, and it finds one if there is one."""
 
 import os
 import subprocess
@@ -8,16 +8,16 @@ import pytest
 
 from blitz.config.paths import PROJECT
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="it forks with torch loaded")
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the script forks with torch loaded")
 PROVE = "import sys, resume; sys.exit(resume.main(sys.argv[1:]))"
-FORGET = "from blitz.callback.last_checkpoint import LastCheckpoint; LastCheckpoint.restore_random = lambda self: None"
+FORGET = "from blitz.process import random_state; random_state.put = lambda state: None"
 ROW = "onecycle, adamw, accumulation 2"
 
 
 def prove(program: str) -> subprocess.CompletedProcess[str]:
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, (PROJECT / "scripts", PROJECT / "src")))}
-    words = [sys.executable, "-c", program, "--quick", "--markdown", "--rows", ROW]
-    return subprocess.run(words, capture_output=True, text=True, timeout=120, env=environment, cwd=PROJECT)
+    command = [sys.executable, "-c", program, "--quick", "--markdown", "--rows", ROW]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment, cwd=PROJECT)
 
 
 def test_identical():
@@ -28,7 +28,7 @@ def test_identical():
     assert "4 of 4 killed and resumed runs are identical; " in done.stdout.splitlines()[-1]
 
 
-def test_a_difference_is_told():
+def test_a_difference_is_reported():
     done = prove(f"{FORGET}; {PROVE}")
     assert done.returncode == 1, done.stdout + done.stderr
     assert f"differs: {ROW}, killed " in done.stdout
