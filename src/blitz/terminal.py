@@ -1,4 +1,4 @@
-"""Everything that a run prints: what it is before it starts, and its results."""
+"""Terminal output of a run: its settings before it starts, and its results."""
 
 import logging
 import shutil
@@ -35,7 +35,7 @@ def silence_lightning() -> None:
         "Checkpoint directory .* exists",
         "Total length of `list`",
         "You requested to overfit",
-        "It is recommended to use `self.log",  # sync_dist: the metrics already are those of all ranks
+        "It is recommended to use `self.log",  # sync_dist: the metrics are already reduced over the ranks
     ):
         warnings.filterwarnings("ignore", message)
 
@@ -58,8 +58,8 @@ def show_start(
     net = config["model"]["_target_"].rpartition(".")[2]
     parameters = sum(parameter.numel() for parameter in task.parameters())
     num_devices = trainer.world_size if trainer.world_size > 1 else trainer.num_devices
-    share = -(-data.batch_size // num_devices)
-    devices = f"{share} on each of {num_devices} devices" if num_devices > 1 else "on one device"
+    per_device = -(-data.batch_size // num_devices)
+    devices = f"{per_device} on each of {num_devices} devices" if num_devices > 1 else "on one device"
     batch = f"{data.batch_size} images, {devices}"
     if trainer.accumulate_grad_batches > 1:
         batch += f"; {trainer.accumulate_grad_batches} batches a step"
@@ -124,7 +124,7 @@ def show_comparison(comparison: Comparison) -> None:
 
 
 def show_sweep(jobs: Sequence[Sequence[str]], directories: Sequence[Path]) -> None:
-    """Print, for each job, the overrides that tell it apart, its test accuracy and whether it finished."""
+    """Print for each job the overrides that not all jobs have, the test accuracy and whether it finished."""
     shared = set.intersection(*map(set, jobs)) if len(jobs) > 1 else set()
     rows: list[Sequence[str]] = [("job", "test accuracy", "state")]
     for overrides, directory in zip(jobs, directories, strict=True):
@@ -139,7 +139,7 @@ def show_sweep(jobs: Sequence[Sequence[str]], directories: Sequence[Path]) -> No
 
 
 def dashboard_command(path: Path) -> str:
-    """Return the command that shows the runs in a directory, valid here and outside of the virtual environment."""
+    """Return the command that shows the runs in a directory. It also works outside of the virtual environment."""
     program = Path(sys.executable).with_name("tensorboard")
     found = shutil.which("tensorboard")
     name = "tensorboard" if found and Path(found).parent == program.parent else shorten(program)

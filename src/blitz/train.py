@@ -57,7 +57,7 @@ def train(cfg: DictConfig) -> float | None:
 def _record_start(
     run: "Run", cfg: DictConfig, trainer: "Trainer", task: Any, data: Any, initial: str | None
 ) -> Path | None:
-    """Create or restore the run directory and print what is about to run. Return the checkpoint to resume from."""
+    """Create or restore the run directory and print the run's settings. Return the checkpoint to resume from."""
     from hydra.core.hydra_config import HydraConfig
 
     from blitz import terminal

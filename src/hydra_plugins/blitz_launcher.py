@@ -1,4 +1,4 @@
-"""Registration of the launcher with Hydra, which accepts plugins from this namespace package alone."""
+"""Register the launcher with Hydra, which accepts plugins only from this namespace package."""
 
 from dataclasses import dataclass
 

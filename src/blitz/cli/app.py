@@ -36,7 +36,7 @@ def run(task: Task, config_name: str) -> None:
     started = ranks.launched()
     with _exceptions_from_hydra() as show_traceback:
         try:
-            if started and started.rank > 0:  # rank 0 alone reads the command line
+            if started and started.rank > 0:  # only rank 0 reads the command line
                 if job := ranks.broadcast_job():
                     launch.join_job(task, job)
             else:
@@ -72,9 +72,9 @@ def _run_jobs(task: Task, config_name: str) -> None:
 
 
 class _Job:
-    """Call a task on a composed config, in a locked run directory. A failed run keeps a record, a refused one nothing.
+    """Call a task on a composed config, in a locked run directory. A failed run leaves a record, a refused run no file.
 
-    A failure of a single run is kept in ``failure``: raised from here, Hydra would announce it in a line of its own.
+    ``failure`` holds the exception of a single run. If it were raised here, Hydra would print its own line about it.
     """
 
     def __init__(self, task: Task, config_name: str) -> None:
@@ -127,7 +127,7 @@ class _Job:
 def _recorded(run_dir: Path, always: bool) -> Iterator[None]:
     """Write the traceback of a failure to ``error.txt`` if the run had begun or been resumed, or ``always``."""
 
-    def last_start() -> int | None:  # both write this file
+    def last_start() -> int | None:  # starting and resuming a run both write environment.json
         file = run_dir / "environment.json"
         return file.stat().st_mtime_ns if file.exists() else None
 

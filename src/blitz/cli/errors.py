@@ -26,7 +26,7 @@ from blitz.errors import UserError
 
 
 def explain(error: BaseException, config_name: str, overrides: Sequence[str]) -> str:
-    """Return one line about ``error``, which ``configs/<config_name>.yaml`` with ``overrides`` led to."""
+    """Return one line that explains ``error``, raised by ``configs/<config_name>.yaml`` with ``overrides``."""
     for cause in _causes(error):
         if isinstance(cause, UserError):
             return " ".join(str(cause).split())
@@ -36,7 +36,7 @@ def explain(error: BaseException, config_name: str, overrides: Sequence[str]) ->
         return f"cannot read {error.override!r}; expected key=value, with quotes around spaces, commas and brackets"
     if isinstance(error, ConfigCompositionException) and (line := _explain_key(error, config_name, overrides)):
         return line
-    if isinstance(error, InstantiationException) and error.__cause__ is not None:  # a bug in what a _target_ names
+    if isinstance(error, InstantiationException) and error.__cause__ is not None:  # a bug in a _target_
         return f"{str(error).partition(':')[0]}: {_explain_bug(error.__cause__)}"
     if isinstance(error, HydraException | OmegaConfBaseException):
         lines = (str(cause).partition("\n")[0] for cause in (error, error.__cause__) if cause)
@@ -92,7 +92,7 @@ def _known_keys(config_name: str, overrides: Sequence[str]) -> list[str]:
     with hydra.initialize_config_dir(str(CONFIGS), version_base="1.3"):
         try:
             cfg = hydra.compose(config_name, [str(override.input_line) for override in _parse(overrides)])
-        except HydraException:  # the command line holds a second mistake
+        except HydraException:  # another override is wrong, too
             cfg = hydra.compose(config_name)
     keys = {str(key) for key in cfg}
     for leaf, _ in leaves(OmegaConf.to_container(cfg)):
@@ -121,7 +121,7 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def _location(error: BaseException) -> str:
-    """Return the innermost line of the project's own code that the error passed."""
+    """Return ``file:line`` of the innermost frame in the project's own code, or of the innermost frame of all."""
     frames = traceback.extract_tb(error.__traceback__)
     own = [frame for frame in frames if frame.filename.startswith(str(PROJECT / "src"))] or frames
     return f"{Path(own[-1].filename).name}:{own[-1].lineno}"

@@ -30,8 +30,8 @@ def run_job(task: Task, cfg: DictConfig, explain: Callable[[BaseException], str]
         explain: describes an exception in one line; it must be picklable.
 
     Raises:
-        UserError: torchrun or SLURM started another number of processes, or they cannot be started here.
-        RankError: one of them failed.
+        UserError: torchrun or SLURM started another number of processes, or blitz cannot start that many.
+        RankError: a process failed.
     """
     if "seed" in cfg and cfg.seed is None:
         cfg.seed = random.SystemRandom().randrange(2**32)
@@ -72,7 +72,7 @@ def join_job(task: Task, job: bytes) -> Any:
 
 
 def num_local_ranks(cfg: DictConfig) -> int | None:
-    """Return the number of processes on this machine by ``trainer.devices``; None if the device takes one for all."""
+    """Return the number of processes on this machine, or None if a single process uses all devices."""
     if not OmegaConf.select(cfg, "device.process_per_device"):
         return None
     devices = cfg.trainer.devices

@@ -18,7 +18,7 @@ TYPE_NAMES = {int: "a whole number", float: "a number", bool: "true or false", s
 
 
 def check_values(cfg: DictConfig) -> None:
-    """Refuse missing values, NaN and numbers out of range. Imports nothing that a ``_target_`` names.
+    """Refuse missing values, NaN and numbers out of range, without importing any ``_target_``.
 
     Raises:
         UserError: with the key, the value and the valid range.
@@ -31,27 +31,27 @@ def check_values(cfg: DictConfig) -> None:
             raise UserError(f"{key}=nan: not a number; expected a number")
     if "checkpoint" in cfg and (cfg.run is None) == (cfg.checkpoint is None):
         raise UserError("nothing to evaluate; expected either run=DIR or checkpoint=FILE")
-    _check_number(cfg, "optimizer.lr", minimum=0)
-    _check_number(cfg, "data.batch_size", minimum=1, whole=True)
-    _check_number(cfg, "data.eval_batch_size", minimum=1, whole=True)
-    _check_number(cfg, "data.val_fraction", minimum=0, below=1)
-    _check_number(cfg, "threads", minimum=1, whole=True)
-    _check_number(cfg, "seed", minimum=0, below=2**32, whole=True)
+    _check_number(cfg, "optimizer.lr", float, minimum=0)
+    _check_number(cfg, "data.batch_size", int, minimum=1)
+    _check_number(cfg, "data.eval_batch_size", int, minimum=1)
+    _check_number(cfg, "data.val_fraction", float, minimum=0, below=1)
+    _check_number(cfg, "threads", int, minimum=1)
+    _check_number(cfg, "seed", int, minimum=0, below=2**32)
 
 
-def _check_number(cfg: DictConfig, key: str, minimum: float, below: float = math.inf, whole: bool = False) -> None:
+def _check_number(cfg: DictConfig, key: str, kind: type, minimum: float, below: float = math.inf) -> None:
     value = OmegaConf.select(cfg, key)
     if value is None:
         return
-    expected = f"{TYPE_NAMES[int if whole else float]} >= {minimum}" + (f" and < {below}" if below < math.inf else "")
-    if not _matches_type(value, int if whole else float) or not minimum <= value < below:
+    expected = f"{TYPE_NAMES[kind]} >= {minimum}" + (f" and < {below}" if below < math.inf else "")
+    if not _matches_type(value, kind) or not minimum <= value < below:
         raise UserError(f"{key}={value}: not a valid value; expected {expected}")
 
 
 def check_arguments(cfg: DictConfig) -> None:
     """Refuse an argument whose name or type its ``_target_`` does not accept. Imports the targets.
 
-    Values that are interpolated are checked in the place that they refer to.
+    An interpolated value is checked only under the key that it refers to.
 
     Raises:
         UserError: with the key and the arguments or types that the target accepts.
@@ -78,23 +78,24 @@ def did_you_mean(name: str, choices: typing.Iterable[str]) -> str:
     return f"did you mean {similar[0]}?" if similar else ""
 
 
-def _targets(written: Any, resolved: Any, path: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
+def _targets(unresolved: Any, resolved: Any, path: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield every resolved node with a ``_target_``, unless it is an interpolation of another one."""
     if isinstance(resolved, list):
-        written, resolved = (dict(enumerate(node)) if isinstance(node, list) else node for node in (written, resolved))
-    if not isinstance(resolved, dict) or not isinstance(written, dict):
+        nodes = (unresolved, resolved)
+        unresolved, resolved = (dict(enumerate(node)) if isinstance(node, list) else node for node in nodes)
+    if not isinstance(resolved, dict) or not isinstance(unresolved, dict):
         return
     if "_target_" in resolved:
         yield path, resolved
     for key, value in resolved.items():
-        yield from _targets(written[key], value, f"{path}.{key}" if path else str(key))
+        yield from _targets(unresolved[key], value, f"{path}.{key}" if path else str(key))
 
 
 def _signature(target: Any) -> Mapping[str, inspect.Parameter]:
     """Return the parameters by name. ``**settings: Unpack[SomeTypedDict]`` stands for the keys of the TypedDict."""
     try:
         parameters = dict(inspect.signature(target, eval_str=True).parameters)
-    except NameError:  # an annotation of names that are imported for type checkers alone
+    except NameError:  # an annotation uses names that are imported only for type checkers
         return inspect.signature(target).parameters
     except ValueError:  # a function written in C
         return {"settings": inspect.Parameter("settings", inspect.Parameter.VAR_KEYWORD)}

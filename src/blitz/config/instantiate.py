@@ -6,9 +6,9 @@ import hydra.utils
 
 
 def instantiate(node: Any) -> Any:
-    """Return the object that a plain node describes, by its ``_target_`` and arguments, as Hydra makes it.
+    """Create the object that a plain node describes by its ``_target_`` and arguments, as Hydra does.
 
-    Training and loading use it alike. ``${`` in a text is text, for example of a class name, and not interpolated.
+    Both training and loading call this function. A literal ``${``, for example in a class name, is not interpolated.
     """
     return hydra.utils.instantiate(_protect(node), _convert_="all")
 
@@ -19,8 +19,9 @@ def decode(hexadecimal: str) -> str:
 
 
 def _protect(node: Any) -> Any:
-    """Replace text that OmegaConf would interpolate by a node that decodes it. Escaped text is resolved all the same:
-    Hydra resolves some values once and others twice.
+    """Replace text that OmegaConf would interpolate by a node that decodes it.
+
+    Escaping is not enough, because Hydra resolves some values once and others twice.
     """
     if isinstance(node, dict):
         return {key: _protect(value) for key, value in node.items()}

@@ -1,4 +1,4 @@
-"""Keys and words of a config, as plain strings."""
+"""Dotted keys and special values of a config."""
 
 from collections.abc import Iterator
 from typing import Any

@@ -1,4 +1,4 @@
-"""Paths: of the project, of run directories, and as the user types them."""
+"""Paths of the project and of run directories, and paths as the user types them."""
 
 import os
 import re
@@ -9,9 +9,8 @@ from blitz.errors import UserError
 
 PROJECT = Path(__file__).resolve().parents[3]
 CONFIGS = PROJECT / "configs"
-NOT_TEXT = (
-    r"[+-]?[\d_]*\.?[\d_]*(e[+-]?[\d_]+)?|[+-]?(inf|nan)|null|true|false"  # unless it is quoted in Hydra's grammar
-)
+# Values that Hydra's grammar reads as a number, a truth value or null unless they are quoted.
+NOT_TEXT = r"[+-]?[\d_]*\.?[\d_]*(e[+-]?[\d_]+)?|[+-]?(inf|nan)|null|true|false"
 
 
 def existing_run(key: str, run: str) -> Path:

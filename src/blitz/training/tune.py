@@ -13,7 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 CORES = torch.get_num_threads()  # before a run changes it: OMP_NUM_THREADS, or the number of cores
 FLOPS_PER_THREAD = 20e6  # with less work in a forward pass, a thread waits more than it computes
-ONEDNN_FLOPS = 6e6  # with less work in a forward pass, oneDNN sets up its convolutions for longer than it computes them
+ONEDNN_FLOPS = 6e6  # with less work in a forward pass, oneDNN takes longer to set up convolutions than to compute them
 
 
 def tune(task: LightningModule, config: Mapping[str, Any], *, on_cpu: bool) -> None:
@@ -49,7 +49,7 @@ def _set_memory_format(net: nn.Module, channels_last: bool | None, flops: float 
     """Set the memory format of ``net``, and use oneDNN unless the batches are tiny.
 
     On the CPU, channels_last makes the tutorial's Net 1.1 to 1.2 times as fast, from batch 8 to 512. Below
-    ``ONEDNN_FLOPS`` torch's own convolutions are 1.1 to 1.6 times as fast as those of oneDNN. They want the default
+    ``ONEDNN_FLOPS`` torch's own convolutions are 1.1 to 1.6 times as fast as those of oneDNN. They need the default
     format.
     """
     tiny = channels_last is None and on_cpu and flops is not None and flops < ONEDNN_FLOPS
