@@ -49,4 +49,4 @@ def test_faults(result, fault, monkeypatch, capsys):
 
 def test_a_device_that_fails_is_reported_with_the_error_of_its_run():
     result = doctor.examine(Device("ddp_cpu", 0))
-    assert result.error.startswith("blitz-train: trainer.devices=0 is not valid")
+    assert result.error.startswith("blitz-train: trainer.devices=0: not a valid value")

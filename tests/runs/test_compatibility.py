@@ -73,7 +73,7 @@ def test_finished_run_is_reported_as_finished(old, command, capsys):
     command("blitz-train", f"resume={finished.path}")
     accuracy = finished.metrics["test/acc"] * 100
     out = capsys.readouterr().out
-    assert f"{finished.path} is finished, with a test accuracy of {accuracy:.2f} %; its schedule ends there" in out
+    assert f"{finished.path} is finished, with a test accuracy of {accuracy:.2f} %; its schedule has ended" in out
     assert contents(finished.path) == before
 
 

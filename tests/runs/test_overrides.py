@@ -137,7 +137,7 @@ def test_schedule_of_fixed_length_is_not_extended(override, train, refused):
     run = train(*QUICK, "schedule=onecycle")
     before = contents(run)
     message = refused(f"resume={run}", override)
-    assert f"{override}: its schedule, OneCycleLR, was planned for {override.partition('=')[0]}=" in message
+    assert f"{override}: the schedule, OneCycleLR, was planned for {override.partition('=')[0]}=" in message
     assert f"blitz-train init_from={run} {override} " in message
     assert contents(run) == before
 

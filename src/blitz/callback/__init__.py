@@ -1,1 +1,1 @@
-"""Callbacks: one idea a file."""
+"""Callbacks, one per file."""

@@ -39,10 +39,10 @@ def load_or_make(directory: Path, kind: str, key: str, make: Callable[[], Tensor
 
 
 def _replace(path: Path, tensor: Tensor, outdated: str) -> None:
-    """Save beside the path, delete outdated files first to need less disk, and rename.
+    """Save beside the path, delete outdated files to free their disk space, and rename.
 
-    Unlike ``blitz.runs.atomic`` this neither holds a second copy in memory nor waits for the disk: a damaged cache is
-    only made again.
+    Unlike ``blitz.runs.atomic``, this neither holds a second copy in memory nor waits for the disk: a damaged cache is
+    simply made again.
     """
     temporary = path.with_suffix(f".{os.getpid()}.tmp")
     try:

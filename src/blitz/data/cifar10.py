@@ -21,7 +21,7 @@ class CIFAR10(ImageDataModule):
     def read(self, name: Literal["train", "val", "test"]) -> Split | None:
         if name == "val":
             return None
-        # torchvision's class holds all images twice while it joins its files.
+        # torchvision's class would hold all images twice in memory while it concatenates the files.
         directory = Path(self.root).expanduser() / datasets.CIFAR10.base_folder
         files = datasets.CIFAR10.train_list if name == "train" else datasets.CIFAR10.test_list
         parts = [_load(directory / file) for file, _ in files]

@@ -26,8 +26,8 @@ class Batching:
     Args:
         batch_size: number of training images in a batch of all processes together.
         eval_batch_size: likewise for validation and test.
-        loader: ``device`` keeps a split there as one tensor; ``workers`` has processes fetch each batch; ``auto`` uses
-            the former if the split fits into ``memory_limit``, and the latter otherwise.
+        loader: ``device`` keeps a split on the device as one tensor; ``workers`` has processes fetch each batch;
+            ``auto`` uses the former if the split fits into ``memory_limit``, and the latter otherwise.
         memory_limit: GiB of uint8 images per split.
         num_workers: number of worker processes of all ranks on a machine together. None is one per core.
     """
@@ -75,9 +75,9 @@ class ImageDataModule(LightningDataModule):
     Args:
         root: directory that holds the data set.
         classes: names of the classes, by label.
-        num_classes: may be given for a check; the number of ``classes``.
+        num_classes: number of ``classes``; checked if it is not None.
         val_fraction: part of the training split that is held out for validation, class by class, unless the data set
-            has a validation split of its own. The test split is the official one, untouched.
+            has its own validation split. The test split is the official one, unchanged.
         split_seed: draws the validation images.
         seed: draws the training order and the augmentation.
         augment: augmentations of the training images, by name, in this order.
@@ -123,7 +123,7 @@ class ImageDataModule(LightningDataModule):
         raise NotImplementedError
 
     def download(self) -> None:
-        """Find what ``read`` reads, or download and verify it."""
+        """Download and verify the data, unless it already exists."""
 
     def prepare_data(self) -> None:
         if not self._downloaded:  # Lightning calls this before each of fit, validate, test and predict

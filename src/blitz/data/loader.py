@@ -14,7 +14,7 @@ from blitz.data.augment import Augmentation
 from blitz.data.seeding import generator
 from blitz.data.transforms import normalize
 
-GROUP = 128  # images prepared together if batches are smaller: for 4 images a call costs more than its work
+GROUP = 128  # images prepared together if batches are smaller: for 4 images, the overhead of a call exceeds its work
 
 
 class Images(Protocol):
@@ -51,8 +51,8 @@ class Split(NamedTuple):
 class Group(NamedTuple):
     """Parts of consecutive batches that this process fetches and prepares together.
 
-    ``sizes`` is the number of images in each part; ``rows``, int64, are their rows in the split. If all parts are empty
-    one row stands in: the batches need a shape, and undecoded files have none.
+    ``sizes`` is the number of images in each part; ``rows``, int64, are their rows in the split. If all parts are
+    empty, ``rows`` still holds one row: the batches need a shape, and undecoded files have none.
     """
 
     rows: Tensor
@@ -128,10 +128,10 @@ class Loader:
         return -(-len(self.split.labels) // self.batch_size)
 
     def weight(self, batch_idx: int) -> float:
-        """Return the weight, in the mean over all processes, of this process's mean over its part of a batch.
+        """Return the factor by which this process multiplies the mean loss over its part of a batch.
 
-        The weighted mean is then the mean over the whole batch, however uneven the parts are. An empty part has weight
-        0.
+        The mean of the products over all processes is the mean loss over the whole batch, also if parts differ in size.
+        The factor of an empty part is 0.
         """
         images = min(self.batch_size, len(self.split.labels) - batch_idx * self.batch_size)
         part = images // self.world_size + (self.rank < images % self.world_size)
@@ -201,7 +201,7 @@ class Loader:
             num_workers=workers,
             pin_memory=self.device.type == "cuda",
             persistent_workers=True,
-            generator=torch.Generator(),  # its own: otherwise each epoch draws a number from the global one
+            generator=torch.Generator(),  # otherwise each epoch would draw a number from the global generator
             worker_init_fn=ignore_signals,
         )
 

@@ -1,4 +1,4 @@
-"""Pure functions over images, and the transform from a picture to a network's input. No Lightning."""
+"""Pure functions over images, and the transform from a picture to a network's input. Does not import Lightning."""
 
 from collections.abc import Callable, Sequence
 
@@ -88,7 +88,7 @@ def stratified_split(labels: Tensor, fraction: float, seed: int) -> tuple[Tensor
 
 
 class Transform:
-    """Transform from pictures to the batch that a network takes, equal to that of the data set's own images.
+    """Convert pictures to a batch for the network, in the same way as the images of the data set.
 
     Call it with a PIL image, a list of them, or uint8 ``(channels, h, w)`` or ``(n, channels, h, w)``. It returns
     float32 ``(n, channels, image_size, image_size)``.

@@ -24,7 +24,7 @@ from blitz.process import ranks
 class SharedLoader(Protocol):
     """Loader that yields, on each rank, a part of every batch of a single process: ``blitz.data.loader.Loader``.
 
-    The batches of any other loader count alike on every rank, and none is empty, as in Lightning.
+    Batches of any other loader have the same weight on every rank and are never empty, as Lightning assumes.
     """
 
     def weight(self, batch_idx: int) -> float:
@@ -93,21 +93,21 @@ class _UnevenParts(ParallelStrategy):
         return self.empty_step() if self.is_empty("predict", *args) else super().predict_step(*args)
 
     def is_empty(self, stage: str, batch: Any, batch_idx: int = 0, dataloader_idx: int = 0) -> bool:
-        """Return whether this rank's part of the batch is empty, as far as its loader says so."""
+        """Return whether this rank's part of the batch is empty. Only a ``SharedLoader`` has empty parts."""
         loaders = getattr(self._trainer, f"{stage}_dataloaders")
         loader = loaders[dataloader_idx] if isinstance(loaders, list) else loaders
         return isinstance(loader, SharedLoader) and loader.is_empty(batch)
 
     def empty_step(self) -> STEP_OUTPUT:
-        """Replace a step on an empty part."""
+        """Take the place of a step on an empty part."""
         raise NotImplementedError
 
 
 class DDP(_UnevenParts, DDPStrategy):
     """Keep the whole model on every process.
 
-    torch's DDP broadcasts the buffers in each forward pass, so all processes would wait for each other there. In an
-    evaluation the number of their steps may differ: the buffers are broadcast once, at its start.
+    torch's DDP broadcasts the buffers in each forward pass, where all processes wait for each other. In an evaluation,
+    processes may take different numbers of steps. So validation broadcasts the buffers once, at its start.
     """
 
     def empty_step(self) -> STEP_OUTPUT:
@@ -135,7 +135,7 @@ class DDP(_UnevenParts, DDPStrategy):
 
 
 class FSDP(_UnevenParts, FSDPStrategy):
-    """Split the model over the processes, too. GPUs only."""
+    """Shard the model over the processes as well. GPUs only."""
 
     def empty_step(self) -> STEP_OUTPUT:
         raise UserError(

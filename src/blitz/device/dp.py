@@ -1,8 +1,8 @@
 """Data parallelism in one process: split each batch over replicas of the network, and join their outputs.
 
 Only the network is replicated. Loss, metrics and logging see the whole batch, so the gradients equal those of one
-device. The mean of the shards' losses would not do: it gives the samples of a smaller shard more weight (30 samples on
-8 devices are seven shards of 4 and one of 2).
+device. The mean of the shards' losses would be wrong: it gives the samples of a smaller shard more weight (30 samples
+on 8 devices are seven shards of 4 and one of 2).
 
 Two things differ from one device by nature. BatchNorm normalizes each shard by itself, raises for a shard of one sample
 (5 samples on 3 devices), and keeps the running statistics of the first shard. Dropout draws one mask per shard.

@@ -80,7 +80,7 @@ class CSVLogger(Logger):
             self.path.unlink(missing_ok=True)
 
     def _read(self) -> list[dict[str, Any]]:
-        """Return the rows of the file, without empty cells: a column that only lost rows had must go."""
+        """Return the rows of the file, without empty cells, so that a column without values is not written again."""
         if not self.path.exists():
             return []
         with self.path.open(newline="", encoding="utf-8") as file:

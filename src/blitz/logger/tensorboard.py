@@ -34,10 +34,10 @@ class TensorBoardLogger(loggers.TensorBoardLogger):
     """
 
     def __init__(self, save_dir: str | Path, name: str = "", version: str = "", **options: Any) -> None:
-        """Take the options of Lightning's logger and, like it, of SummaryWriter."""
+        """Accept the options of Lightning's logger, which include those of SummaryWriter."""
         super().__init__(save_dir, name=name, version=version, **options)
-        of_logger = inspect.signature(loggers.TensorBoardLogger).parameters
-        self._writer_options = {key: value for key, value in options.items() if key not in of_logger}
+        logger_options = inspect.signature(loggers.TensorBoardLogger).parameters
+        self._writer_options = {key: value for key, value in options.items() if key not in logger_options}
         self._writer: Any = None  # a SummaryWriter while events are written
         self._excepthook = threading.excepthook
 
@@ -97,7 +97,7 @@ class TensorBoardLogger(loggers.TensorBoardLogger):
         return list(Path(self.log_dir).glob("events.out.tfevents.*"))
 
     def save(self) -> None:
-        """Write no hparams.yaml, as Lightning's logger does: config.yaml is in the same directory."""
+        """Do nothing. Lightning's logger writes hparams.yaml here, but config.yaml is in the same directory."""
 
 
 def silence_writer(excepthook: ExceptHook) -> ExceptHook:
@@ -115,7 +115,7 @@ def silence_writer(excepthook: ExceptHook) -> ExceptHook:
 
 
 def session_end(status: str) -> Summary:
-    """Return the summary that ends a run in the HPARAMS tab. torch can only make that of a successful one."""
+    """Return the summary that ends a run in the HPARAMS tab. torch offers only that of a successful run."""
     code = STATUS_SUCCESS if status == "success" else STATUS_FAILURE
     end = SessionEndInfo(status=code, end_time_secs=time.time())
     described = metadata.create_summary_metadata(HParamsPluginData(session_end_info=end))

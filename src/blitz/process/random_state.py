@@ -25,7 +25,7 @@ def get() -> RandomState:
 
 
 def put(state: RandomState) -> None:
-    """Restore the state. A device that exists only now, or existed only then, is left alone."""
+    """Restore the state. A device that exists only in the state or only on this machine is skipped."""
     version, keys, gauss = state["python"]
     random.setstate((version, tuple(keys), gauss))
     name, keys, *rest = state["numpy"]

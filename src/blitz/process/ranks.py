@@ -50,7 +50,7 @@ class Launched(NamedTuple):
 
 
 def launched() -> Launched | None:
-    """Return this process's place among those that torchrun or SLURM started; None if it was started alone."""
+    """Return the rank and the world size that torchrun or SLURM set, or None if neither started this process."""
     env = os.environ
     # srun sets the variables of a step; a batch script and a shell have none.
     if "RANK" not in env and int(env.get("SLURM_STEP_NUM_TASKS", 1)) > 1:
@@ -149,7 +149,7 @@ def _start(
     arguments = (work, explain, {**variables, "RANK": str(rank), "LOCAL_RANK": str(rank)}, log, sender)
     process = context.Process(target=_run_rank, args=arguments, name=f"rank {rank}")
     process.start()
-    sender.close()  # the rank now holds the only one, so that its end closes the pipe
+    sender.close()  # only the rank holds a sender now, so the pipe closes when the rank ends
     processes[receiver] = process
 
 
@@ -204,19 +204,19 @@ def _supervise(processes: Mapping[Connection, SpawnProcess], received: Sequence[
         RankError: a rank failed or was killed.
         SystemExit: a signal stopped the ranks.
     """
-    answers, exit_codes = _collect(processes)
+    results, exit_codes = _collect(processes)
     codes = exit_codes.values()
     if signals.STOPPED in codes or (received and -signal.SIGTERM in codes):
         sys.exit(signals.INTERRUPTED if signal.SIGINT in received else signals.STOPPED)
     for rank, code in exit_codes.items():  # first: the failures of other ranks may only be a consequence
         reason = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with status {code}"
         raise RankError(f"rank {rank} {reason}")
-    failures = {rank: answer for rank, answer in answers.items() if isinstance(answer, _Failure)}
+    failures = {rank: result for rank, result in results.items() if isinstance(result, _Failure)}
     if failures:
         rank, first = min(failures.items(), key=lambda item: item[1].time)
         on_all_ranks = 0 in failures and failures[0].line == first.line
         raise RankError(first.line if on_all_ranks else f"rank {rank}: {first.line}") from _Traceback(first.traceback)
-    return answers[0]
+    return results[0]
 
 
 def _collect(processes: Mapping[Connection, SpawnProcess]) -> tuple[dict[int, Any], dict[int, int]]:
@@ -226,7 +226,7 @@ def _collect(processes: Mapping[Connection, SpawnProcess]) -> tuple[dict[int, An
         The values or failures that ranks sent, and the exit codes of ranks that sent nothing.
     """
     running = {receiver: rank for rank, receiver in enumerate(processes)}
-    answers: dict[int, Any] = {}
+    results: dict[int, Any] = {}
     exit_codes: dict[int, int] = {}
     deadline: float | None = None
     while running and (deadline is None or time.monotonic() < deadline):
@@ -235,12 +235,12 @@ def _collect(processes: Mapping[Connection, SpawnProcess]) -> tuple[dict[int, An
             receiver = cast("Connection", ready)  # on Windows it has a class of its own
             rank = running[receiver]
             try:
-                answers[rank] = receiver.recv()
+                results[rank] = receiver.recv()
             except EOFError:
                 del running[receiver]
-                if rank not in answers:
+                if rank not in results:
                     processes[receiver].join()
                     exit_codes[rank] = processes[receiver].exitcode or 0
-            if deadline is None and (rank in exit_codes or isinstance(answers.get(rank), _Failure)):
+            if deadline is None and (rank in exit_codes or isinstance(results.get(rank), _Failure)):
                 deadline = time.monotonic() + GRACE
-    return answers, exit_codes
+    return results, exit_codes

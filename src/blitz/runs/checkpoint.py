@@ -21,8 +21,8 @@ from blitz.runs.folder import Run
 class CheckpointIO(TorchCheckpointIO):
     """Write checkpoints atomically, with the run's config, so that a checkpoint alone can rebuild its model.
 
-    Lightning writes in the system's directory for temporary files and moves from there. Across two file systems that is
-    a copy, and a process that is killed meanwhile leaves half a file.
+    Lightning writes to the system's directory for temporary files and moves the file from there. Between two file
+    systems this is a copy, and a process that is killed meanwhile leaves an incomplete file.
     """
 
     def __init__(self, config: dict[str, Any]) -> None:
@@ -38,10 +38,10 @@ class CheckpointIO(TorchCheckpointIO):
 
 
 def checkpoint_file(run_or_checkpoint: str | Path) -> Path:
-    """Return the checkpoint that a run directory or a file name stands for.
+    """Return the best or last checkpoint of a run directory. The path of a checkpoint is returned unchanged.
 
     Raises:
-        UserError: there is none.
+        UserError: there is no checkpoint.
     """
     path = Path(run_or_checkpoint).expanduser()
     if path.is_dir():

@@ -1,4 +1,4 @@
-"""Configs that earlier versions recorded, brought to the current layout."""
+"""Upgrade configs that earlier versions recorded to the current layout."""
 
 from typing import Any
 

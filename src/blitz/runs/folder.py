@@ -78,7 +78,7 @@ class Run:
 
 
 def create_run(path: Path, config: Mapping[str, Any], overrides: Sequence[str], **metadata: Any) -> Run:
-    """Claim a directory for a run and record what it is about to do.
+    """Create a run in a directory and record its config, overrides and environment.
 
     Args:
         metadata: added to ``environment.json``.
@@ -102,7 +102,7 @@ def create_run(path: Path, config: Mapping[str, Any], overrides: Sequence[str], 
         for name, content in contents.items():
             if content:
                 write_atomically(path / name, content)
-    except OSError:  # for example a full disk: leave no half of a run
+    except OSError:  # for example a full disk: leave no incomplete run
         for name in contents:
             (path / name).unlink(missing_ok=True)
         raise

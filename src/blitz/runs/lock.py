@@ -1,4 +1,4 @@
-"""Lock a run directory for one process. The lock belongs to the kernel: it ends with the process, however that ends."""
+"""Lock a run directory for one process. The kernel releases the lock when the process ends, also if it is killed."""
 
 import contextlib
 import errno
@@ -34,8 +34,8 @@ def hold(directory: Path) -> Iterator[None]:
             os.write(file, f"{os.getpid()} {socket.gethostname()}".encode())
         yield
     finally:
-        # Remove the file, so that a refused run leaves no directory behind. It is removed while the lock is held: a
-        # process that had opened it before then sees that its file has no name any more, and opens the next one.
+        # Remove the file, so that a refused run leaves no directory behind. It is removed while the lock is held: if
+        # another process has already opened it, that process finds it unlinked and opens a new one.
         _held.discard(file)
         if sys.platform == "win32":  # an open file cannot be removed there
             os.close(file)
@@ -75,7 +75,7 @@ if sys.platform == "win32":
     import msvcrt
 
     def _lock(file: int) -> None:
-        os.lseek(file, 2**30, os.SEEK_SET)  # locked bytes cannot be read there: lock none of the text
+        os.lseek(file, 2**30, os.SEEK_SET)  # nobody can read locked bytes on Windows: lock one beyond the text
         msvcrt.locking(file, msvcrt.LK_NBLCK, 1)
         os.lseek(file, 0, os.SEEK_SET)
 

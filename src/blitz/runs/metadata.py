@@ -25,7 +25,7 @@ PACKAGES = (
 
 
 def environment() -> dict[str, Any]:
-    """Return what ``environment.json`` records of this process and machine."""
+    """Return the entries of ``environment.json`` about this process and machine."""
     return {
         "command": sys.argv,
         "python": platform.python_version(),
@@ -41,7 +41,7 @@ def environment() -> dict[str, Any]:
 def git(*arguments: str) -> bytes:
     """Return the output of a git command in the project; empty if there is no git or no repository."""
     try:
-        # Without the lock that "status" takes to refresh the index: a killed run would leave it behind.
+        # "status" would lock the index to refresh it, and a killed run would leave the lock behind.
         done = subprocess.run(["git", "--no-optional-locks", *arguments], cwd=PROJECT, capture_output=True, timeout=30)
     except (OSError, subprocess.TimeoutExpired):
         return b""

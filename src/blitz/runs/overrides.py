@@ -21,8 +21,8 @@ from blitz.config.schema import TrainConfig
 from blitz.errors import UserError
 from blitz.runs.compatibility import upgrade_config
 
-# Overrides that a resumed or reproduced run accepts: none of them changes what is learned, from which data, or in
-# which order.
+# Overrides that a resumed or reproduced run accepts. None of them changes the model, the data or the order of training.
+# LIMITS set the length of a resumed run, ROUNDING changes results by rounding, EXACT changes no result.
 LIMITS = ("trainer.max_epochs", "trainer.max_steps")
 ROUNDING = ("device", "device.*", "trainer.accelerator", "trainer.strategy", "trainer.devices", "trainer.num_nodes",
             "threads")  # fmt: skip
@@ -51,7 +51,7 @@ class Job(NamedTuple):
 def resolve_job(composed: DictConfig, run_dir: Path, overrides: Sequence[str]) -> Job | None:
     """Resolve the config to run. Return None if the run is already finished.
 
-    Prints what the user should know, and writes nothing.
+    Prints messages for the user and writes no file.
 
     Args:
         composed: the config that Hydra composed from ``overrides``.
@@ -65,7 +65,7 @@ def resolve_job(composed: DictConfig, run_dir: Path, overrides: Sequence[str]) -
     chosen = [f"{key}={composed[key]}" for key in SOURCES if composed[key] not in (None, AUTO)]
     if len(chosen) > 1:
         raise UserError(f"{' and '.join(chosen)}: they exclude each other; expected one of them")
-    given = [override for override in _parse(overrides) if override.key != "resume"]
+    parsed = [override for override in _parse(overrides) if override.key != "resume"]
     if composed.resume == AUTO and not (run_dir / "config.yaml").exists():
         composed.resume = None
     name = composed.reproduce
@@ -73,22 +73,22 @@ def resolve_job(composed: DictConfig, run_dir: Path, overrides: Sequence[str]) -
         if composed[key] is not None:
             composed[key] = _absolute(composed[key])
     if composed.resume is not None:
-        return _resume(composed, run_dir, given)
+        return _resume(composed, run_dir, parsed)
     if name is not None:
-        return _reproduce(composed, run_dir, given, name)
+        return _reproduce(composed, run_dir, parsed, name)
     if composed.init_from is not None and not Path(composed.init_from).exists():
         raise UserError(f"init_from={composed.init_from}: no such run or checkpoint")
-    return Job(composed, [override.text for override in given])
+    return Job(composed, [override.text for override in parsed])
 
 
-def _resume(composed: DictConfig, run_dir: Path, given: list[Override]) -> Job | None:
+def _resume(composed: DictConfig, run_dir: Path, overrides: list[Override]) -> Job | None:
     name = str(run_dir) if composed.resume == AUTO else composed.resume
     if not run_dir.samefile(existing_run("resume", name)):
         raise UserError(f"resume={name}: a run resumes in its own directory; leave out hydra.run.dir={run_dir}")
     run = _RecordedRun(run_dir, name)
     cfg = run.config(run_dir)
     before = {key: _select(cfg, key) for key in LIMITS}
-    changed = run.apply(cfg, composed, given, (*LIMITS, *ROUNDING, *EXACT))
+    changed = run.apply(cfg, composed, overrides, (*LIMITS, *ROUNDING, *EXACT))
     if run.metrics is not None and not any(_is_longer(before[key], _select(cfg, key)) for key in LIMITS):
         accuracy = run.metrics.get("test/acc")
         result = "" if accuracy is None else f", with a test accuracy of {accuracy * 100:.2f} %"
@@ -100,15 +100,15 @@ def _resume(composed: DictConfig, run_dir: Path, given: list[Override]) -> Job |
     return Job(cfg, [override.text for override in changed])
 
 
-def _reproduce(composed: DictConfig, run_dir: Path, given: list[Override], name: str) -> Job:
+def _reproduce(composed: DictConfig, run_dir: Path, overrides: list[Override], name: str) -> Job:
     run = _RecordedRun(existing_run("reproduce", name), name)
     if run.metrics is None:
         raise UserError(f"reproduce={name}: not finished; to resume it: blitz-train {as_override('resume', name)}")
     cfg = run.config(run_dir)
     cfg.reproduce = composed.reproduce
-    changed = run.apply(cfg, composed, given, (*ROUNDING, *EXACT))
+    changed = run.apply(cfg, composed, overrides, (*ROUNDING, *EXACT))
     recorded = [override for override in run.overrides if override.key != "reproduce"]
-    reproduce = [override for override in given if override.key == "reproduce"]
+    reproduce = [override for override in overrides if override.key == "reproduce"]
     return Job(cfg, [override.text for override in (*recorded, *reproduce, *changed)])
 
 
@@ -140,7 +140,7 @@ class _RecordedRun:
             raise UserError(f"{self._run_dir / name}: cannot be read ({reason})") from error
 
     def config(self, run_dir: Path) -> DictConfig:
-        """Return the recorded config, to run in ``run_dir``. Values that followed another key follow it again."""
+        """Return the recorded config, to run in ``run_dir``, with its interpolations of other keys."""
         moved = _move(self._config, str(self._config.get("run_dir")), str(run_dir))
         try:
             cfg = OmegaConf.merge(OmegaConf.structured(TrainConfig), moved)
@@ -155,7 +155,7 @@ class _RecordedRun:
         return cfg
 
     def apply(
-        self, cfg: DictConfig, composed: DictConfig, given: Sequence[Override], allowed: Sequence[str]
+        self, cfg: DictConfig, composed: DictConfig, overrides: Sequence[Override], allowed: Sequence[str]
     ) -> list[Override]:
         """Apply to ``cfg`` the overrides that change it, and return them.
 
@@ -164,7 +164,7 @@ class _RecordedRun:
         """
         recorded = {override.key: override for override in self.overrides}
         changed = []
-        for override in given:
+        for override in overrides:
             if override.key in recorded and recorded[override.key].text == override.text:
                 continue
             if _is_config_key(override.key):
@@ -182,7 +182,7 @@ class _RecordedRun:
 
     def _check(self, override: Override, key: str, before: Any, cfg: DictConfig, allowed: Sequence[str]) -> None:
         parent = override.key.rpartition(".")[0]
-        # A new logger or callback is no change of an existing key.
+        # The patterns in ``allowed`` match existing keys, and do not permit a new logger or callback.
         exists = "._" not in override.key and (not parent or OmegaConf.select(cfg, parent) is not None)
         if not (exists and _matches(override.key, allowed)) or override.deletes:
             raise UserError(
@@ -192,14 +192,15 @@ class _RecordedRun:
         if override.key in LIMITS and self._schedule_has_fixed_length():
             schedule = self._config["schedule"]["_target_"].rpartition(".")[2]
             raise UserError(
-                f"{override.text}: its schedule, {schedule}, was planned for {override.key}={_plain(before)} from the "
-                f"first step on; to train on from its weights: blitz-train {self._new_run_from_weights(override)}"
+                f"{override.text}: the schedule, {schedule}, was planned for {override.key}={_plain(before)} from the "
+                f"first step; to start a new run from its weights: blitz-train {self._new_run_from_weights(override)}"
             )
 
     def how_to_train_longer(self) -> str:
         """Return a sentence with the command that trains the run, or its weights, for longer."""
         if self._schedule_has_fixed_length():
-            return f"its schedule ends there; to train on from its weights: blitz-train {self._new_run_from_weights()}"
+            command = f"blitz-train {self._new_run_from_weights()}"
+            return f"its schedule has ended; to start a new run from its weights: {command}"
         epochs = 2 * (self._config["trainer"].get("max_epochs") or 10)
         return f"to train longer: blitz-train {as_override('resume', self.name)} trainer.max_epochs={epochs}"
 
@@ -225,12 +226,12 @@ def _move(node: Any, old: str, new: str) -> Any:
 
 
 def _restore_reference(cfg: DictConfig, key: str, reference: str) -> None:
-    """Replace a value by the interpolation that it came from, unless that gives another value by now."""
-    value, again = _select(cfg, key), None
+    """Replace a value by the interpolation that it came from, unless that now gives another value."""
+    value, interpolated = _select(cfg, key), None
     OmegaConf.update(cfg, key, reference, merge=False)
     with contextlib.suppress(OmegaConfBaseException):
-        again = _select(cfg, key)
-    if again != value:
+        interpolated = _select(cfg, key)
+    if interpolated != value:
         OmegaConf.update(cfg, key, value, merge=False)
 
 
@@ -246,7 +247,7 @@ def _keys_of(override: Override) -> list[str]:
 
 
 def _differing(key: str, recorded: DictConfig, composed: DictConfig) -> Iterator[tuple[str, Any]]:
-    """Yield the keys from ``key`` on whose values differ, with the recorded values."""
+    """Yield ``key``, or each key below it, if its value differs; and the recorded value."""
     before, after = (dict(leaves(_select(cfg, key), key)) for cfg in (recorded, composed))
     old_text, new_text = (dict(leaves(_unresolved(cfg, key), key)) for cfg in (recorded, composed))
     for leaf in before | after:
@@ -269,7 +270,10 @@ def _unresolved(cfg: DictConfig, key: str) -> Any:
 
 def _parse(texts: Sequence[str]) -> list[Override]:
     parsed = zip(texts, OverridesParser.create().parse_overrides(list(texts)), strict=True)
-    return [Override(one.get_key_element().lstrip("+~"), text, one.value(), one.is_delete()) for text, one in parsed]
+    return [
+        Override(override.get_key_element().lstrip("+~"), text, override.value(), override.is_delete())
+        for text, override in parsed
+    ]
 
 
 def _matches(key: str, patterns: Sequence[str]) -> bool:

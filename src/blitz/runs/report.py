@@ -1,4 +1,4 @@
-"""What a task reports at the end of a stage, beside its logged metrics."""
+"""The report of a task at the end of a stage, in addition to its logged metrics."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,7 +9,7 @@ Rows = Sequence[Sequence[Any]]
 
 @dataclass(frozen=True)
 class Report:
-    """Tables and figures of one stage.
+    """Tables, undefined metrics and terminal lines of one stage.
 
     Args:
         metrics: metrics that cannot be logged because they are undefined, such as the accuracy of an absent class.

@@ -26,8 +26,8 @@ def compare(original: Run, run: Run) -> Comparison:
 
 
 def differences(original: Run, run: Run) -> list[str]:
-    """Return a line for each recorded fact that may give two runs of one config different metrics."""
-    before, after = (comparable(each.environment) | _uncommitted(each) for each in (original, run))
+    """Return a line for each recorded difference that may change the metrics."""
+    before, after = (comparable(one.environment) | _uncommitted(one) for one in (original, run))
     return changes(before, after)
 
 
@@ -43,7 +43,7 @@ def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
 def comparable(environment: Mapping[str, Any]) -> dict[str, Any]:
     """Return the entries of an ``environment.json`` that metrics may depend on, flat."""
     flat = {name: environment.get(name) for name in RECORDED} | environment.get("packages", {})
-    for split, checksum in environment.get("data", {}).items():  # pixels and files have checksums of their own
+    for split, checksum in environment.get("data", {}).items():  # pixels and files have different checksums
         kind, _, digest = checksum.partition(":")
         flat[f"data checksum ({split}, {kind})"] = digest[:12]
     return flat | {"checkpoint of init_from": (environment.get("init_from") or "")[:12] or None}

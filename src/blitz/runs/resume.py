@@ -24,7 +24,7 @@ class Resumable(NamedTuple):
     Args:
         path: None if nothing was saved yet.
         damaged: a line for each newer checkpoint that cannot be used.
-        differences: a line for each fact about code, packages, machine or data that changed since the run began.
+        differences: a line for each change of code, packages, machine or data since the run began.
     """
 
     path: Path | None
@@ -57,14 +57,14 @@ def newest_intact(run: Run) -> Resumable:
 def restore(
     run: Run, trainer: Trainer, config: Mapping[str, Any], overrides: Sequence[str], metadata: Mapping[str, Any]
 ) -> Resumable:
-    """Restore the run directory to its newest intact checkpoint and record ``config``, which applies from here on.
+    """Restore the run directory to its newest intact checkpoint and record ``config``, the config from now on.
 
     Args:
-        overrides: those that the run did not have before.
+        overrides: the overrides that are new to the run.
         metadata: of this process, as ``training.build.metadata`` returns it.
 
     Raises:
-        UserError: checkpoints or data were changed, or ``trainer`` cannot continue exactly. Nothing is changed then.
+        UserError: checkpoints or data were changed, or ``trainer`` cannot continue exactly. No file is changed.
     """
     found = newest_intact(run)
     if found.path is not None:
@@ -74,7 +74,7 @@ def restore(
     _reopen(run, config, overrides, differences)
     if found.path == run.checkpoints / PREVIOUS:
         (run.checkpoints / LAST).unlink(missing_ok=True)  # damaged; the next save would keep it as the previous one
-    for pattern in (f"*{TEMPORARY}", NEXT):  # of a process that was killed while it saved
+    for pattern in (f"*{TEMPORARY}", NEXT):  # left by a process that was killed while it saved
         for leftover in run.checkpoints.glob(pattern):
             leftover.unlink()
     positions = found.checkpoint["resume"]["loggers"] if found.checkpoint else [{}] * len(trainer.loggers)
@@ -90,7 +90,7 @@ def _check_data(run: Run, checksums: Mapping[str, str]) -> None:
         if same_kind and checksums[split] != before:
             raise UserError(
                 f"data.root={run.config['data']['root']}: the {split} images are not those that the run began with; "
-                f"to train on these images from its weights: blitz-train {as_override('init_from', run.path)}"
+                f"to start a new run from its weights: blitz-train {as_override('init_from', run.path)}"
             )
 
 
@@ -106,28 +106,28 @@ def _check_limits(run: Run, checkpoint: Mapping[str, Any], trainer: Trainer) -> 
     ended = epochs["completed"] == epochs["ready"] and not checkpoint["resume"]["should_stop"]
     if ended and not loop["epoch_loop.batch_progress"]["is_last_batch"] and trainer.max_steps != steps:
         raise UserError(
-            f"trainer.max_steps={trainer.max_steps}: the run ended after step {steps}, within an epoch whose rest is "
-            f"lost; to train on from its weights: blitz-train {as_override('init_from', run.path)}"
+            f"trainer.max_steps={trainer.max_steps}: the run ended after step {steps}, within an epoch, and cannot "
+            f"continue there; to start a new run from its weights: blitz-train {as_override('init_from', run.path)}"
         )
 
 
 def _reopen(run: Run, config: Mapping[str, Any], overrides: Sequence[str], differences: Sequence[str]) -> None:
-    """Remove the results, and record under ``resumed`` in ``environment.json`` who resumes the run."""
-    for name in ("metrics.json", "per_class.csv", "confusion.csv", "error.txt"):  # first: it is not finished any more
+    """Remove the results, and add this process to ``resumed`` in ``environment.json``."""
+    for name in ("metrics.json", "per_class.csv", "confusion.csv", "error.txt"):  # first: the run is unfinished again
         (run.path / name).unlink(missing_ok=True)
-    for leftover in run.path.glob(f"*{TEMPORARY}"):  # of a process that was killed while it wrote
+    for leftover in run.path.glob(f"*{TEMPORARY}"):  # left by a process that was killed while it wrote
         leftover.unlink()
-    now, before = environment(), run.environment
+    current, recorded = environment(), run.environment
     resumed = {
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
         "host": socket.gethostname(),
         "pid": os.getpid(),
-        "command": now["command"],
-        "git_commit": now["git_commit"],
+        "command": current["command"],
+        "git_commit": current["git_commit"],
         "differs": list(differences),
     }
     write_atomically(
-        run.path / "environment.json", as_json(before | {"resumed": [*before.get("resumed", []), resumed]})
+        run.path / "environment.json", as_json(recorded | {"resumed": [*recorded.get("resumed", []), resumed]})
     )
     if dict(config) != run.config:  # before the overrides: an override that is recorded counts as applied
         write_atomically(run.path / "config.yaml", as_yaml(dict(config)))

@@ -43,8 +43,8 @@ class Classify(LightningModule):
         optimizer: called with the parameters; returns the optimizer.
         schedule: called with the optimizer; returns the scheduler, which steps after each optimizer step. Arguments
             equal to ``"total_steps"`` are replaced by the number of steps that the trainer will take.
-        transform: from pictures to the batch that ``net`` takes. Training does not use it: it is there for the users
-            of a checkpoint, and its image size is checked against ``net``.
+        transform: from pictures to the batch that ``net`` takes. Training does not use it, except to check its image
+            size against ``net``. Users of a checkpoint call it.
 
     Raises:
         UserError: the network cannot take images of the transform's size, or does not return one logit per class.
@@ -121,7 +121,7 @@ class Classify(LightningModule):
             no_loss, no_logits = torch.zeros((), device=labels.device), labels.new_zeros(0, len(self.classes))
             self._update_training_metrics(no_loss, no_logits, labels)
         step, every = self.global_step, self.trainer.log_every_n_steps  # type: ignore[attr-defined]
-        stepped, self._last_step = step != self._last_step, step  # the optimizer; it may accumulate gradients instead
+        stepped, self._last_step = step != self._last_step, step  # False while gradients accumulate
         if stepped and every and step % every == 0:
             self._flush()
             loss, acc = self.training_metrics.compute("window")
