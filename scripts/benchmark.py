@@ -66,7 +66,7 @@ AUGMENT = tuple(f"+data.augment.{name}._target_=blitz.data.augment.{name}" for n
 BLITZ = (sys.executable, "-m", "blitz.train")
 STRAIGHTFORWARD = (sys.executable, str(Path(peers.__file__)))
 HYDRA_PEER = (sys.executable, str(Path(peers.__file__).with_name("hydra_peer.py")))
-# A module of its own: a run that imported this one would import too much.
+# A separate module, because importing this file in a run would import too much.
 FIRST_STEP = """
 import os
 from lightning import Callback
@@ -90,10 +90,10 @@ sys.exit(os.waitstatus_to_exitcode(status))
 
 @dataclass(frozen=True)
 class Row:
-    """Two ways to do the same: functions that do it once and return the seconds, or the memory in MiB.
+    """Two ways to do the same: each function does it once and returns the seconds, or the memory in MiB.
 
     Args:
-        work: number of ``unit`` that are done; the table shows ``unit`` per second. 0: show the returned values.
+        work: number of ``unit`` that a call does; the table shows ``unit`` per second. 0: show the returned values.
         at_least: the goal for the ratio.
         at_most: the goal for the seconds of ``ours``.
         threads: of ours and of the peer; None if the commands decide.
@@ -204,7 +204,7 @@ class Benchmark:
         steps: number of timed steps, by batch size.
         threads: torch's default, one per core. The tutorial's loop and the straightforward module run with it, as they
             do for their users. The bare loop has as many threads as blitz: one for batches of 4.
-        few: train on the test images. To decode 50,000 files would take longer than the quick rounds.
+        few: train on the test images. Decoding 50,000 files would take longer than the quick rounds.
         compiled: also measure ``compile=true``, which takes half a minute before its first round.
         template: a clone of lightning-hydra-template; its start-up is measured too.
     """
@@ -226,7 +226,7 @@ class Benchmark:
         for peer, side, goals in (
             ("tutorial loop", self.tutorial, {4: 2, 128: 3.2, 512: 3.2}),
             ("straightforward Lightning", self.straightforward, {4: 3, 128: 3}),
-            ("floor", self.floor, {4: 0.8, 128: 0.95, 512: 0.95}),
+            ("bare loop", self.floor, {4: 0.8, 128: 0.95, 512: 0.95}),
         ):
             rows += [
                 self._training(batch, f": ours / {peer}", peer=partial(side, batch), at_least=goal)
@@ -235,7 +235,7 @@ class Benchmark:
         if self.compiled:
             rows += [
                 self._training(batch, f", compiled: ours / {peer}", "compile=true", peer=partial(side, batch))
-                for peer, side in (("tutorial loop", self.tutorial), ("floor", self.floor))
+                for peer, side in (("tutorial loop", self.tutorial), ("bare loop", self.floor))
                 for batch in (4, 128)
             ]
         if hasattr(os, "wait4"):
@@ -261,7 +261,7 @@ class Benchmark:
             *rows,
             self._training(128, ": ours augmented / ours", *AUGMENT, peer=partial(self.train, 128), at_least=0.9),
             Row(
-                "evaluation: ours / floor",
+                "evaluation: ours / bare loop",
                 self.evaluate,
                 self.evaluate_floor,
                 work=10_000,
@@ -277,7 +277,7 @@ class Benchmark:
                 threads=(1, self.threads),
             ),
             Row(
-                "MNIST epoch, batch 128: ours / floor, which does not validate",
+                "MNIST epoch, batch 128: ours / bare loop, which does not validate",
                 self.epoch,
                 self.epoch_floor,
                 at_least=0.7,
@@ -297,7 +297,7 @@ class Benchmark:
                 at_most=1,
             ),
             Row(
-                "start-up, misspelt option: ours / straightforward script",
+                "start-up, misspelled override: ours / straightforward script",
                 partial(self.command, *BLITZ, "optimizer=sdg", status=1),
                 partial(self.command, *STRAIGHTFORWARD, "--optimizer=sdg", status=2),
                 at_most=1,
@@ -359,16 +359,16 @@ class Benchmark:
     def ours(
         self, images: Sequence[str], *overrides: str
     ) -> Iterator[tuple[Trainer, LightningModule, ImageDataModule]]:
-        with tempfile.TemporaryDirectory() as folder, terminal():
+        with tempfile.TemporaryDirectory() as run_dir, terminal():
             device = "gpu" if self.device.type == "cuda" else self.device.type
-            cfg = compose(*images, f"device={device}", f"run_dir={folder}", *overrides)
+            cfg = compose(*images, f"device={device}", f"run_dir={run_dir}", *overrides)
             config = build.resolve(cfg)
             trainer, task, data = build.trainer(config), build.task(config), build.data(config)
             tune(task, config, on_cpu=self.device.type == "cpu")
             data.splits = dict(self.splits(images))
             try:
                 yield trainer, task, data
-            finally:  # the settings of the whole process that the peers do not have
+            finally:  # restore the process-wide settings for the peers
                 torch.backends.mkldnn.enabled = True  # type: ignore[assignment]
                 os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"
 
@@ -476,8 +476,8 @@ class Benchmark:
         return time.perf_counter() - start
 
     def memory(self) -> float:
-        with tempfile.TemporaryDirectory() as folder:
-            settings = ("trainer.max_epochs=1", "trainer.limit_train_batches=50", f"hydra.run.dir={folder}/run")
+        with tempfile.TemporaryDirectory() as directory:
+            settings = ("trainer.max_epochs=1", "trainer.limit_train_batches=50", f"hydra.run.dir={directory}/run")
             return self.peak(*BLITZ, *self.pictures, *settings)
 
     def memory_floor(self) -> float:
@@ -499,19 +499,19 @@ class Benchmark:
             images, labels = whole(self.splits(self.pictures)["test"])
             for index, (image, label) in enumerate(zip(images, labels.tolist(), strict=True)):
                 for split in ("train", "test"):
-                    folder = Path(self._files.name, split, str(label))
-                    folder.mkdir(parents=True, exist_ok=True)
-                    if split == "test" or not any(folder.iterdir()):
-                        to_pil_image(image).save(folder / f"{index}.jpg", quality=95)
+                    directory = Path(self._files.name, split, str(label))
+                    directory.mkdir(parents=True, exist_ok=True)
+                    if split == "test" or not any(directory.iterdir()):
+                        to_pil_image(image).save(directory / f"{index}.jpg", quality=95)
         return Path(self._files.name)
 
     def command(self, *command: str, status: int = 0) -> float:
         """Run a command in which the callback ``first_step.FirstStep`` can end the process. Return the seconds."""
-        with tempfile.TemporaryDirectory() as folder:
-            (Path(folder) / "first_step.py").write_text(FIRST_STEP)
-            path = os.pathsep.join(filter(None, (folder, os.environ.get("PYTHONPATH"))))
+        with tempfile.TemporaryDirectory() as directory:
+            (Path(directory) / "first_step.py").write_text(FIRST_STEP)
+            path = os.pathsep.join(filter(None, (directory, os.environ.get("PYTHONPATH"))))
             environment = os.environ | {"PYTHONPATH": path}
-            run_dir = [] if command[:2] == STRAIGHTFORWARD else [f"hydra.run.dir={folder}/run"]
+            run_dir = [] if command[:2] == STRAIGHTFORWARD else [f"hydra.run.dir={directory}/run"]
             start = time.perf_counter()
             done = subprocess.run([*command, *run_dir], capture_output=True, text=True, env=environment)
             seconds = time.perf_counter() - start

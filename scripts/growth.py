@@ -46,9 +46,9 @@ class Growth(Callback):
 
 def train(images: int, epochs: int) -> Growth:
     register()
-    with tempfile.TemporaryDirectory() as folder, hydra.initialize_config_dir(str(CONFIGS), version_base="1.3"):
+    with tempfile.TemporaryDirectory() as run_dir, hydra.initialize_config_dir(str(CONFIGS), version_base="1.3"):
         overrides = ["data=mnist", "data.val_fraction=0", "callback.checkpoint.monitor=null", "schedule=constant"]
-        overrides += ["seed=0", f"trainer.max_epochs={epochs}", "~callback.progress", f"run_dir={folder}"]
+        overrides += ["seed=0", f"trainer.max_epochs={epochs}", "~callback.progress", f"run_dir={run_dir}"]
         config = build.resolve(hydra.compose("train", overrides))
         task, data, trainer = build.task(config), build.data(config), build.trainer(config)
         tune(task, config, on_cpu=trainer.strategy.root_device.type == "cpu")

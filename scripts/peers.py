@@ -1,7 +1,7 @@
 """The peers of ``benchmark.py``: three ways to train the same network, in plain form.
 
 =================  ===============================================================================================
-tutorial           the loop of "Training a Classifier" (60 Minute Blitz) to the letter
+tutorial           the loop of "Training a Classifier" (60 Minute Blitz), copied literally
 straightforward    a LightningModule with torchmetrics and ``self.log`` each step, a DataLoader, and the callbacks
                    that are the default of the widely used template (ashleve/lightning-hydra-template, version 2)
 floor              the bare loop: uint8 images in memory; gather, normalize, forward, backward, step
@@ -9,7 +9,7 @@ floor              the bare loop: uint8 images in memory; gather, normalize, for
 
 All call ``step_done`` after every step, for the timing.
 
-Run as a script, this file runs the straightforward way from the command line to its first step.
+As a script, this file trains in the straightforward way until the end of the first step.
 """
 
 import argparse
@@ -199,9 +199,9 @@ def straightforward(
 
     No logger and no workers: these are that template's defaults. With two workers on two cores it was not faster.
     """
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as directory:
         checkpoint = ModelCheckpoint(
-            dirpath=folder,
+            dirpath=directory,
             filename="epoch_{epoch:03d}",
             monitor="val/acc",
             mode="max",
@@ -212,7 +212,7 @@ def straightforward(
         trainer = Trainer(
             accelerator=device.type,
             devices=1,
-            default_root_dir=folder,
+            default_root_dir=directory,
             callbacks=[checkpoint, stopping, RichModelSummary(max_depth=-1), RichProgressBar(), timer],
             logger=False,
             **limits,

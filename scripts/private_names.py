@@ -1,6 +1,6 @@
 """List the private names of libraries that ``src/`` uses; fail if one of them has no reason beside it.
 
-``make lint`` runs it after ruff, whose SLF001 covers attributes of other objects alone. This script also finds imports
+``make lint`` runs it after ruff, whose SLF001 covers only attributes of other objects. This script also finds imports
 of private modules and names, private attributes that a class inherits from a library, and overridden private methods.
 Each use needs a comment on its line: ``# noqa: SLF001 - reason`` if ruff reports it, otherwise ``# private: reason``.
 """
@@ -35,7 +35,7 @@ def is_private(name: str) -> bool:
 
 
 def uses_in(path: Path, own_names: set[str]) -> Iterator[Use]:
-    """Yield the private imports and attributes of a file, but for ``own_names``, which ``src/`` defines itself."""
+    """Yield the private imports and attributes of a file, except ``own_names``, which ``src/`` defines."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         names: list[str] = []
         if isinstance(node, ast.Import):

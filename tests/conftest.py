@@ -32,8 +32,8 @@ def pytest_configure() -> None:
 
 
 @pytest.fixture(autouse=True)
-def _as_torch_has_it() -> None:
-    """Restore torch's default, which the run of an earlier test may have changed for the whole process."""
+def _enable_onednn() -> None:
+    """Restore torch's default, which a run in an earlier test may have changed for the whole process."""
     torch.backends.mkldnn.enabled = True  # type: ignore[assignment]
 
 

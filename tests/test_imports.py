@@ -46,15 +46,15 @@ def imports(path: Path, top_level_only: bool = False) -> set[str]:
     return names
 
 
-def belongs_to(module: str, rooms: set[str]) -> bool:
-    return any(module == room or module.startswith(f"{room}.") for room in rooms)
+def belongs_to(module: str, packages: set[str]) -> bool:
+    return any(module == package or module.startswith(f"{package}.") for package in packages)
 
 
 @pytest.mark.parametrize("path", FILES, ids=MODULES.get)
 def test_imports_point_down(path: Path) -> None:
-    room = MODULES[path].partition(".")[0]
+    package = MODULES[path].partition(".")[0]
     own = {name.split(".")[1] for name in imports(path) if name.startswith("blitz.")}
-    assert own <= ALLOWED.get(room, SHARED if room in OF_FORKS else set()) | {room}
+    assert own <= ALLOWED.get(package, SHARED if package in OF_FORKS else set()) | {package}
 
 
 @pytest.mark.parametrize("path", FILES, ids=MODULES.get)
@@ -76,17 +76,17 @@ def test_private_modules_stay_in_their_package(path: Path) -> None:
     assert all(name.startswith(f"{package}._") for name in private)
 
 
-def test_the_rules_name_what_exists() -> None:
+def test_rules_name_existing_packages() -> None:
     """A rule about a package that does not exist checks nothing."""
     modules = set(MODULES.values())
-    for rooms in (set(ALLOWED), KNOWS_HYDRA, WITHOUT_LIGHTNING, WITHOUT_TORCH_AT_IMPORT):
-        assert rooms <= modules
+    for packages in (set(ALLOWED), KNOWS_HYDRA, WITHOUT_LIGHTNING, WITHOUT_TORCH_AT_IMPORT):
+        assert packages <= modules
     assert {module.partition(".")[0] for module in modules} - {"__init__"} - OF_FORKS == set(ALLOWED)
     assert all((CONFIGS / twin).is_dir() for twin in TWINS)
 
 
 def test_tests_mirror_the_modules() -> None:
-    """A fork may add a twin, such as a model, without a test. Everything else needs one of its name."""
+    """Every module needs a test of the same name, except in ``TWINS``: a fork may add a model without a test."""
     modules = {path.relative_to(SRC) for path in FILES if path.name != "__init__.py"}
     expected = {path.with_name(f"test_{path.name}") for path in modules}
     tests = {path.relative_to(PROJECT / "tests") for path in (PROJECT / "tests").rglob("test_*.py")}

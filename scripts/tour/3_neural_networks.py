@@ -143,7 +143,7 @@ print(f"Largest difference between the two: {difference:.1e}")
 #
 # Each optimizer starts with the same weights, input and target, and takes 100 steps. Plain SGD is slow on a plateau
 # that momentum (here in Nesterov's form) crosses fast. Adam and RMSProp divide each weight's gradient by its recent
-# magnitude, so their first steps are already large. RMSProp gets close first, but never settles: as the gradients
+# magnitude, so their first steps are already large. RMSProp gets close first, but never converges: as the gradients
 # shrink, so does the magnitude that they are divided by.
 
 # %%
@@ -177,9 +177,9 @@ axes.set(xlabel="step", ylabel="mean squared error", xlim=(0, 99))
 axes.spines[["top", "right"]].set_visible(False)
 axes.grid(axis="y", alpha=0.25)
 
-folder = Path("logs/tour")
-folder.mkdir(parents=True, exist_ok=True)
-figure.savefig(folder / "optimizers.png", dpi=150)
+plots = Path("logs/tour")
+plots.mkdir(parents=True, exist_ok=True)
+figure.savefig(plots / "optimizers.png", dpi=150)
 
 # %% [markdown]
 # **In the template**, `model=net` is `src/blitz/model/net.py`, and the loss is part of the task

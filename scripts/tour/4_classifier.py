@@ -90,9 +90,9 @@ def imshow(images, captions, colours, file):
 
 
 images, labels = next(iter(train_loader(epoch=0)))
-words = [CLASSES[label] for label in labels]
-print(" ".join(f"{word:>5}" for word in words))
-imshow(images, words, ["black"] * 4, "training_images.png")
+names = [CLASSES[label] for label in labels]
+print(" ".join(f"{name:>5}" for name in names))
+imshow(images, names, ["black"] * 4, "training_images.png")
 
 # %% [markdown]
 # **In the template**, this lesson is one recipe, `configs/experiment/cifar10_tutorial.yaml`. The overrides of the
@@ -225,13 +225,13 @@ with torch.no_grad():
     predicted = net(images).argmax(1)
 
 truth, guesses = ([CLASSES[label] for label in batch] for batch in (labels, predicted))
-print("GroundTruth:", " ".join(f"{word:>5}" for word in truth))
-print("Predicted:  ", " ".join(f"{word:>5}" for word in guesses))
+print("GroundTruth:", " ".join(f"{name:>5}" for name in truth))
+print("Predicted:  ", " ".join(f"{name:>5}" for name in guesses))
 
 captions, colours = [], []
-for word, guess in zip(truth, guesses, strict=True):
-    captions.append(word if guess == word else f"{word}, not {guess}")
-    colours.append("#2a9d8f" if guess == word else "#e76f51")
+for name, guess in zip(truth, guesses, strict=True):
+    captions.append(name if guess == name else f"{name}, not {guess}")
+    colours.append("#2a9d8f" if guess == name else "#e76f51")
 imshow(images, captions, colours, "test_images.png")
 
 # %% [markdown]

@@ -108,9 +108,9 @@ model = Model(input_size, output_size)
 batch = next(iter(loader))
 
 print("The whole batch, then three slices of it:")
-whole = model(batch)
+expected = model(batch)
 joined = VirtualDataParallel(model, 3)(batch)
-print("The same output:", torch.allclose(whole, joined))
+print("The same output:", torch.allclose(expected, joined))
 
 # %% [markdown]
 # `DataParallel` is the simplest way: one process, one line. `DistributedDataParallel`, with one process per device, is

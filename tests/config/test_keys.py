@@ -16,6 +16,6 @@ def test_leaves():
 
 @pytest.mark.parametrize(("schedule", "has_fixed_length"), [("onecycle", True), ("cosine", True), ("constant", False)])
 def test_schedules_of_fixed_length_say_total_steps(schedule, has_fixed_length):
-    """By this text runs know that a schedule cannot be made longer."""
+    """A run with such a schedule refuses to train longer."""
     values = [value for _, value in leaves(OmegaConf.to_container(compose(f"schedule={schedule}").schedule))]
     assert (TOTAL_STEPS in values) == has_fixed_length

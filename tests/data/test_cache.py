@@ -11,7 +11,7 @@ from tests.data.test_datamodule import grey, images, ready
 
 @pytest.fixture
 def decoded(monkeypatch):
-    """The paths decoded so far."""
+    """Return the list of the paths decoded so far."""
     paths = []
     original = image_folder._decode
 

@@ -1,4 +1,4 @@
-"""Downloads that fail: what the message says, and what stays on disk."""
+"""Failed downloads: the error message, and the files that stay on disk."""
 
 import re
 

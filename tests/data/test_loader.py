@@ -13,7 +13,7 @@ ZERO, ONE = torch.zeros(1, 1, 1), torch.ones(1, 1, 1)
 
 
 def split(n=103, size=8):
-    """Every image is known by its first pixel."""
+    """Return a split in which the first pixel identifies each image."""
     images = torch.randint(0, 256, (n, 1, size, size), dtype=torch.uint8, generator=generator("images"))
     images[:, 0, 0, 0] = torch.arange(n)
     return Split(images, torch.arange(n))
@@ -101,11 +101,11 @@ def rank_loader(rank, world_size, n=103):
 @pytest.mark.parametrize("world_size", [1, 2, 3, 5])
 @pytest.mark.parametrize("n", [101, 103, 100])
 def test_the_parts_of_all_ranks_make_up_the_batches_of_one_process(world_size, n):
-    whole = list(rank_loader(0, 1, n))
+    single = list(rank_loader(0, 1, n))
     loaders = [rank_loader(rank, world_size, n) for rank in range(world_size)]
     parts = [list(loader) for loader in loaders]
-    assert {len(part) for part in parts} == {len(whole)}, "all take the same number of steps"
-    for index, (images, labels) in enumerate(whole):
+    assert {len(part) for part in parts} == {len(single)}, "all take the same number of steps"
+    for index, (images, labels) in enumerate(single):
         assert torch.equal(torch.cat([part[index][0] for part in parts]), images)
         assert torch.equal(torch.cat([part[index][1] for part in parts]), labels)
         sizes = [len(part[index][1]) for part in parts]
@@ -144,14 +144,14 @@ def decode_black(path):
 @pytest.mark.parametrize("workers", [0, 1])
 def test_the_position_is_the_number_of_batches_yielded_in_the_epoch(workers):
     made = loader(shuffle=True, workers=workers)
-    whole = [labels.tolist() for _, labels in made]
+    labels_of_epoch = [labels.tolist() for _, labels in made]
     assert made.state_dict() == {"taken": 11}, "until the next epoch yields its first batch"
     batches = iter(made)
     next(batches)
     assert made.state_dict() == {"taken": 1}
     made.load_state_dict({"taken": 9})
-    assert [labels.tolist() for _, labels in made] == whole[9:]
-    assert [labels.tolist() for _, labels in made] == whole, "a position counts once"
+    assert [labels.tolist() for _, labels in made] == labels_of_epoch[9:]
+    assert [labels.tolist() for _, labels in made] == labels_of_epoch, "a position counts once"
 
 
 def test_the_epoch_may_be_set_after_iter():

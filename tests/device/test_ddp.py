@@ -34,14 +34,14 @@ COMMON = (
     "data.batch_size=647", "data.eval_batch_size=179", "trainer.max_epochs=2", "trainer.log_every_n_steps=1",
     "logger=csv", "+data.augment.translate._target_=blitz.data.augment.Translate",
 )  # fmt: skip
-BLITZ_TRAIN = (sys.executable, "-c", "from blitz.train import main; main()")  # what the console script does
+BLITZ_TRAIN = (sys.executable, "-c", "from blitz.train import main; main()")  # like the console script
 
 
 # -- steps of one process ------------------------------------------------------------------------------------------
 
 
 class Task(LightningModule):
-    """Neither its training step nor its loader is like those of blitz: no batch_idx, a dict, and a plain DataLoader."""
+    """A task unlike those of blitz: steps without batch_idx, a dict as output, and a plain DataLoader."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -60,7 +60,7 @@ class Task(LightningModule):
 
 @pytest.fixture
 def fit(tmp_path):
-    """``fit(strategy, loader)``: the task after an epoch, and its metrics."""
+    """``fit(strategy, loader)`` trains for an epoch and returns the task and its metrics."""
 
     def run(strategy, loader):
         quiet = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
@@ -145,21 +145,21 @@ def free_port():
 @pytest.fixture(scope="module")
 def single(tmp_path_factory):
     """The reference: this process alone, with device=cpu."""
-    folder = tmp_path_factory.mktemp("single")
+    directory = tmp_path_factory.mktemp("single")
     with pytest.MonkeyPatch.context() as patch:
         for seed in (1, 2):
             call(patch, blitz.train.main, "blitz-train", *COMMON, "device=cpu", f"seed={seed}",
-                 f"hydra.run.dir={folder / str(seed)}")  # fmt: skip
-    return folder
+                 f"hydra.run.dir={directory / str(seed)}")  # fmt: skip
+    return directory
 
 
 @pytest.fixture(scope="module")
 def sweep(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("sweep")
-    overrides = ("-m", *COMMON, "trainer.devices=1,2", "seed=1,2", "device=ddp_cpu", f"hydra.sweep.dir={folder}")
+    directory = tmp_path_factory.mktemp("sweep")
+    overrides = ("-m", *COMMON, "trainer.devices=1,2", "seed=1,2", "device=ddp_cpu", f"hydra.sweep.dir={directory}")
     (out, err), = end(start([sys.executable, "-m", "blitz.train", *overrides]))  # fmt: skip
     assert err == ""
-    jobs = [path.parent for path in folder.glob("*/metrics.json")]
+    jobs = [path.parent for path in directory.glob("*/metrics.json")]
     found = {(config["trainer"]["devices"], config["seed"]): job for job in jobs for config in [_config(job)]}
     return found, out
 
@@ -167,13 +167,13 @@ def sweep(tmp_path_factory):
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory):
     """Three processes, started by the console script in another directory, with overrides that are hard to quote."""
-    folder = tmp_path_factory.mktemp("else where")
-    run = folder / "it's [3] of, them"
+    directory = tmp_path_factory.mktemp("else where")
+    run = directory / "it's [3] of, them"
     overrides = (
         *COMMON, "device=ddp_cpu", "trainer.devices=3", "seed=1", f'hydra.run.dir="{run}"',
         """data.classes=["0 or O",'[1]',"it's","3=3",'4"',"5","6","7","8","9"]""",
     )  # fmt: skip
-    (out, err), = end(start([*BLITZ_TRAIN, *overrides], cwd=folder))  # fmt: skip
+    (out, err), = end(start([*BLITZ_TRAIN, *overrides], cwd=directory))  # fmt: skip
     assert err == ""
     return run, out
 
@@ -181,7 +181,7 @@ def alone(tmp_path_factory):
 @pytest.fixture(scope="module")
 def two_nodes(tmp_path_factory):
     """Two torchruns of one process each, as on two machines. Only rank 0 reads the command line."""
-    folder = tmp_path_factory.mktemp("nodes")
+    directory = tmp_path_factory.mktemp("nodes")
     address = ("--master-addr=127.0.0.1", f"--master-port={free_port()}", "--nnodes=2", "--nproc-per-node=1")
     torchrun = (sys.executable, "-m", "torch.distributed.run", *address)
     overrides = (*COMMON, "device=ddp_cpu", "trainer.devices=1", "trainer.num_nodes=2", "seed=2")
@@ -193,33 +193,33 @@ def two_nodes(tmp_path_factory):
                 "-m",
                 "blitz.train",
                 *overrides,
-                f"hydra.run.dir={folder}/now-${{now:%f}}",
+                f"hydra.run.dir={directory}/now-${{now:%f}}",
             ]
         )
         for rank in (0, 1)
     ]
     (out, _), (other, _) = end(*nodes)
     assert other == "", "nothing is printed twice"
-    (run,) = folder.iterdir()
+    (run,) = directory.iterdir()
     return run, out
 
 
 @pytest.fixture(scope="module")
 def slurm(tmp_path_factory):
     """Two tasks of one node, with the variables that srun sets."""
-    folder = tmp_path_factory.mktemp("slurm")
+    directory = tmp_path_factory.mktemp("slurm")
     command = (
         *BLITZ_TRAIN,
         *COMMON,
         "device=ddp_cpu",
         "trainer.devices=2",
         "seed=1",
-        f"hydra.run.dir={folder / 'run'}",
+        f"hydra.run.dir={directory / 'run'}",
     )
     tasks = [start(command, **_slurm(rank), MASTER_PORT=port) for port in [free_port()] for rank in (0, 1)]
     (out, _), (other, _) = end(*tasks)
     assert other == ""
-    return folder / "run", out
+    return directory / "run", out
 
 
 def _slurm(rank):
@@ -280,9 +280,9 @@ def test_evaluation_neither_repeats_nor_drops_an_image(single, sweep, alone, two
 
 def test_the_weights_equal_those_of_one_process(single, sweep, alone, two_nodes, slurm):
     for one, run in _all(single, sweep, alone, two_nodes, slurm):
-        ours, whole = (torch.load(path / "checkpoints/last.ckpt", weights_only=True) for path in (run, one))
-        assert ours["state_dict"].keys() == whole["state_dict"].keys()
-        for name, weight in whole["state_dict"].items():
+        ours, reference = (torch.load(path / "checkpoints/last.ckpt", weights_only=True) for path in (run, one))
+        assert ours["state_dict"].keys() == reference["state_dict"].keys()
+        for name, weight in reference["state_dict"].items():
             torch.testing.assert_close(ours["state_dict"][name], weight, rtol=0, atol=1e-4)
 
 

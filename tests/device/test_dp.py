@@ -26,7 +26,7 @@ TOLERANCE = {torch.float32: 1e-6, torch.float64: 1e-14}
 
 
 class Net(nn.Module):
-    """Nothing in it depends on the other samples of a batch; two of its layers share a weight, one has no bias."""
+    """A network without operations across samples. Two layers share a weight, and one has no bias."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -163,26 +163,27 @@ def test_gradients_equal_one_device(replicas: int, samples: int, dtype: torch.dt
     x, y = torch.randn(samples, 1, 4, 4, dtype=dtype), torch.randint(3, (samples,))
     F.cross_entropy(VirtualDataParallel(net, replicas)(x), y).backward()
     F.cross_entropy(reference(x), y).backward()
-    for ours, whole in zip(net.parameters(), reference.parameters(), strict=True):
+    for ours, expected in zip(net.parameters(), reference.parameters(), strict=True):
         assert ours.grad is not None
-        assert (ours.grad - whole.grad).abs().max() <= TOLERANCE[dtype]
+        assert (ours.grad - expected.grad).abs().max() <= TOLERANCE[dtype]
 
 
 def test_batchnorm_sees_shards_and_keeps_the_statistics_of_the_first() -> None:
     torch.manual_seed(0)
     net, x, y = NormNet(), torch.randn(10, 1, 4, 4), torch.randint(3, (10,))
-    whole = copy.deepcopy(net)
+    one_device = copy.deepcopy(net)
     shards = [copy.deepcopy(net) for _ in range(3)]
 
     F.cross_entropy(VirtualDataParallel(net, 3)(x), y).backward()
     F.cross_entropy(torch.cat([n(part) for n, part in zip(shards, x.split([4, 4, 2]), strict=True)]), y).backward()
-    F.cross_entropy(whole(x), y).backward()
+    F.cross_entropy(one_device(x), y).backward()
 
     for ours, *parts in zip(net.parameters(), *(n.parameters() for n in shards), strict=True):
         torch.testing.assert_close(ours.grad, sum(part.grad for part in parts), atol=1e-6, rtol=0)
     assert difference(net, shards[0]) == 0  # the buffers: the weights have not moved
-    assert difference(net, whole) > 1e-3
-    assert max((a.grad - b.grad).abs().max() for a, b in zip(net.parameters(), whole.parameters(), strict=True)) > 1e-3
+    assert difference(net, one_device) > 1e-3
+    gradients = zip(net.parameters(), one_device.parameters(), strict=True)
+    assert max((a.grad - b.grad).abs().max() for a, b in gradients) > 1e-3
 
 
 Pair = namedtuple("Pair", "total rows")
@@ -312,12 +313,12 @@ def test_bf16_mixed_stays_bf16_in_the_replicas() -> None:
 
 
 def test_the_net_is_itself_for_everyone_else() -> None:
-    class Look(Task):
+    class Inspect(Task):
         def on_train_epoch_end(self) -> None:
             self.inside = (isinstance(self.net, Net), list(self.net.state_dict()), self.net.training)
             self.copied = copy.deepcopy(self.net)
 
-    task = Look(Net())
+    task = Inspect(Net())
     names = list(task.net.state_dict())
     trainer(3, epochs=1).fit(task, loader())
     assert task.inside == (True, names, True)

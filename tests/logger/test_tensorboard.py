@@ -1,4 +1,4 @@
-"""The TensorBoard logger: what a reader of the event files sees, also after a resume or on a full disk."""
+"""The TensorBoard logger: the events in its files, also after a resume or on a full disk."""
 
 import itertools
 import os

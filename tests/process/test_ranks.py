@@ -13,16 +13,16 @@ import pytest
 from blitz.process import ranks
 
 
-def rendezvous(folder, failing=None, how=None):
-    """Wait until every rank has arrived; for ever if one is to fail."""
+def rendezvous(directory, failing=None, how=None):
+    """Wait for all ranks, or forever if rank ``failing`` fails."""
     rank, count = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-    (folder / f"arrived{rank}").touch()
+    (directory / f"arrived{rank}").touch()
     print(f"hello from {rank}")
     if rank == failing:
         if how == "raise":
             raise ValueError("no more")
         os._exit(7)
-    while failing is not None or len(list(folder.glob("arrived*"))) < count:
+    while failing is not None or len(list(directory.glob("arrived*"))) < count:
         time.sleep(0.01)
     return rank, sorted(name for name in os.environ if name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
 

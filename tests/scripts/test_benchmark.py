@@ -37,12 +37,11 @@ def test_table_has_every_row_with_positive_ratios(bench, monkeypatch):
     assert all(line.count("|") == lines[0].count("|") for line in lines)
 
 
-def test_whole_table_has_compiled_rows(bench):
+def test_full_table_has_compiled_rows(bench):
     names = [row.name for row in bench.rows()]
-    whole = [row.name for row in replace(bench, compiled=True).rows()]
-    assert [name for name in whole if name not in names] == [
-        f"training, batch {batch}, compiled: ours / {peer}" for peer in ("tutorial loop", "floor") for batch in (4, 128)
-    ]
+    added = [row.name for row in replace(bench, compiled=True).rows() if row.name not in names]
+    peers_compiled = ("tutorial loop", "bare loop")
+    assert added == [f"training, batch {batch}, compiled: ours / {p}" for p in peers_compiled for batch in (4, 128)]
 
 
 def test_start_up_against_another_template(bench, tmp_path, monkeypatch):
@@ -83,13 +82,13 @@ def weights(images):
     return net.state_dict()
 
 
-def test_tutorial_trains_the_weights_of_the_floor(images, weights):
+def test_tutorial_trains_the_weights_of_the_bare_loop(images, weights):
     net = seeded(peers.Net)
     peers.tutorial(net, peers.Pictures(images.images, images.labels), 8, 5, lambda: None, CPU, shuffle=False)
     torch.testing.assert_close(net.state_dict(), weights, rtol=0, atol=1e-6)
 
 
-def test_straightforward_lightning_trains_the_weights_of_the_floor(images, weights):
+def test_straightforward_lightning_trains_the_weights_of_the_bare_loop(images, weights):
     net = seeded(peers.Net)
     pictures = peers.Pictures(images.images, images.labels)
     sgd = partial(torch.optim.SGD, lr=0.001, momentum=0.9)
@@ -98,7 +97,7 @@ def test_straightforward_lightning_trains_the_weights_of_the_floor(images, weigh
     torch.testing.assert_close(net.state_dict(), weights, rtol=0, atol=1e-6)
 
 
-def test_template_trains_the_weights_of_the_floor(bench, images):
+def test_template_trains_the_weights_of_the_bare_loop(bench, images):
     """With one batch of all images, so that their order does not matter."""
     floor = seeded(Net)
     peers.floor(floor, images.images, images.labels, 40, 5, lambda: None, CPU)

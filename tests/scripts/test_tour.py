@@ -272,7 +272,7 @@ def test_four_optimizers_on_one_problem(networks):
         assert curve[-1] < 1e-3 * curve[0]
         assert f"{name:>8}: loss {curve[0]:.4f} -> {curve[-1]:.1e}\n" in networks.printed
     assert all(losses[name][25] < 0.1 * losses["SGD"][25] for name in ("Nesterov", "Adam", "RMSProp"))
-    assert min(losses["RMSProp"]) < 0.1 * losses["RMSProp"][-1]  # it does not settle
+    assert min(losses["RMSProp"]) < 0.1 * losses["RMSProp"][-1]  # it does not converge
 
 
 def test_saved_plot_of_the_optimizers(networks):
@@ -304,8 +304,8 @@ def test_command_line_ends_with_the_same_weights(tmp_path, train):
     lesson = run("4_classifier.py", tmp_path, DATA=tmp_path, EPOCHS=2)
     root = f"data.root={tmp_path / 'cifar10-jpeg'}"
     bit_identical = ("device=cpu", "seed=0", "channels_last=false", "optimizer.fused=false")
-    folder = train("experiment=cifar10_tutorial", "data=image_folder", root, *bit_identical)
-    state = torch.load(folder / "checkpoints/last.ckpt", weights_only=True)["state_dict"]
+    run_dir = train("experiment=cifar10_tutorial", "data=image_folder", root, *bit_identical)
+    state = torch.load(run_dir / "checkpoints/last.ckpt", weights_only=True)["state_dict"]
     for name, weight in lesson.net.state_dict().items():
         torch.testing.assert_close(state[f"net.{name}"], weight, rtol=0, atol=0)
 
@@ -354,8 +354,8 @@ def test_accuracy_by_class(lesson, request):
     assert lesson.correct.tolist() == correct
     assert sum(total) == len(lesson.testset)
     assert f"on the {sum(total)} test images: {100 * sum(correct) / sum(total):.0f} %\n" in lesson.printed
-    for word, right, count in zip(CLASSES, correct, total, strict=True):
-        assert f"\nAccuracy of {word:>5} : {100 * right / count:2.0f} %\n" in lesson.printed
+    for name, right, count in zip(CLASSES, correct, total, strict=True):
+        assert f"\nAccuracy of {name:>5} : {100 * right / count:2.0f} %\n" in lesson.printed
 
 
 def test_the_network_has_learned(classifier):
@@ -428,7 +428,7 @@ def test_devices_are_printed(parallelism):
 
 
 def test_slices_join_to_the_same_output(parallelism):
-    assert torch.allclose(parallelism.joined, parallelism.whole)
+    assert torch.allclose(parallelism.joined, parallelism.expected)
     assert parallelism.printed.endswith("The same output: True\n")
 
 

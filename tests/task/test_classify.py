@@ -77,7 +77,7 @@ def test_training_metrics_equal_a_count_by_hand(trainer):
 
 
 def test_a_step_does_not_wait_for_the_device(trainer, monkeypatch):
-    """Between two flushes nothing asks a tensor for its value."""
+    """Between two flushes, no code reads the value of a tensor."""
     asked = []
     for name in ("item", "tolist", "cpu", "__bool__", "__float__", "__int__", "numpy"):
         original = getattr(torch.Tensor, name)
@@ -141,7 +141,7 @@ def test_metric_names_are_those_that_are_logged(trainer):
 
 @pytest.mark.parametrize("accumulate", [1, 2, 3])
 def test_steps_are_logged_when_the_optimizer_has_stepped(accumulate, tmp_path):
-    """Of 8 batches; the last one of an epoch ends an accumulation."""
+    """An epoch has 8 batches; its last batch always ends an accumulation."""
     logger = Rows()
     trainer = Trainer(
         accelerator="cpu", max_epochs=1, logger=logger, enable_progress_bar=False, enable_model_summary=False,

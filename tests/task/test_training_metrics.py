@@ -39,14 +39,14 @@ def test_metrics_equal_a_count_by_hand():
     assert metrics.compute("window") == metrics.compute("epoch")
 
 
-def test_window_starts_anew_after_a_reset():
+def test_window_restarts_after_a_reset():
     steps = list(make_steps())
     metrics, later = TrainingMetrics(), TrainingMetrics()
     update(metrics, steps[:2])
     metrics.flush(one_rank)
-    whole = metrics.compute("epoch")
+    before = metrics.compute("epoch")
     metrics.reset("window")
-    assert metrics.compute("epoch") == whole
+    assert metrics.compute("epoch") == before
     update(metrics, steps[2:])
     metrics.flush(one_rank)
     update(later, steps[2:])
@@ -56,7 +56,7 @@ def test_window_starts_anew_after_a_reset():
 
 
 def test_sums_do_not_depend_on_the_flushes():
-    """To the last bit: when a run saves depends on the clock."""
+    """They are equal to the last bit: a run saves, and so flushes, at times that depend on the clock."""
     steps = list(make_steps([random.Random(0).randint(1, 9) for _ in range(200)]))
     states = []
     for every in (1, 7, 200):
@@ -72,19 +72,19 @@ def test_sums_do_not_depend_on_the_flushes():
 
 def test_ranks_sum_up_to_one_process():
     """The parts of two ranks, of which one may be empty, with the mean loss of each part."""
-    whole, ranks = TrainingMetrics(), [TrainingMetrics(), TrainingMetrics()]
+    single, ranks = TrainingMetrics(), [TrainingMetrics(), TrainingMetrics()]
     for number, (_, logits, labels) in enumerate(make_steps((5, 1, 8)), 1):
         losses = torch.nn.functional.cross_entropy(logits, labels, reduction="none")
-        whole.update(losses.mean(), logits, labels, number, 0.1)
+        single.update(losses.mean(), logits, labels, number, 0.1)
         for rank, part in zip(ranks, torch.arange(len(labels)).tensor_split(2), strict=True):
             loss = losses[part].mean() if len(part) else torch.zeros(())
             rank.update(loss, logits[part], labels[part], number, 0.1)
     sent = []
     ranks[1].flush(lambda sums: sent.append(sums) or sums)
     ranks[0].flush(lambda sums: sums + sent[0])
-    whole.flush(one_rank)
-    assert ranks[0].compute("epoch") == pytest.approx(whole.compute("epoch"), rel=1e-6)
-    assert ranks[0].state_dict()["epoch"][1:] == whole.state_dict()["epoch"][1:]
+    single.flush(one_rank)
+    assert ranks[0].compute("epoch") == pytest.approx(single.compute("epoch"), rel=1e-6)
+    assert ranks[0].state_dict()["epoch"][1:] == single.state_dict()["epoch"][1:]
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
