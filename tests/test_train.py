@@ -4,10 +4,8 @@ import csv
 import json
 import math
 import re
-import shlex
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,10 +13,9 @@ import torch
 import yaml
 from PIL import Image
 
-from blitz import runs, terminal
+from blitz import runs
 from blitz.config.paths import PROJECT
 from blitz.data.digits import DIGITS, Digits
-from blitz.runs.folder import create_run
 from tests.conftest import QUICK
 
 
@@ -243,22 +240,3 @@ def test_number_of_threads_depends_on_the_work_in_a_batch(overrides, threads, tr
     train("debug=one_batch", *overrides)
     assert torch.get_num_threads() == threads
     torch.set_num_threads(1)
-
-
-def test_dashboard_command_quotes_paths_with_spaces():
-    spaced = Path("logs", "my runs")
-    assert shlex.split(terminal.dashboard_command(spaced))[1:] == ["--logdir", str(spaced)]
-    assert terminal.dashboard_command(spaced.parent).endswith("--logdir logs"), "no quotes unless they are needed"
-
-
-def test_saved_diff_can_be_applied(monkeypatch, tmp_path):
-    repository = tmp_path / "project"
-    repository.mkdir()
-    git = ["git", "-c", "user.name=a", "-c", "user.email=a@b"]
-    (repository / "file.txt").write_bytes(b"one\n\n")
-    for arguments in (["init", "-q"], ["add", "."], ["commit", "-qm", "first"]):
-        subprocess.run([*git, *arguments], cwd=repository, check=True)
-    (repository / "file.txt").write_bytes("zwölf\n\n".encode("latin-1"))
-    monkeypatch.setattr("blitz.runs.metadata.PROJECT", repository)
-    run = create_run(tmp_path / "run", {}, [])
-    subprocess.run([*git, "apply", "--check", "-R", str(run.path / "git.diff")], cwd=repository, check=True)

@@ -160,7 +160,7 @@ def _logger(name: str, node: Mapping[str, Any]) -> Logger:
     except InstantiationException as error:
         if isinstance(error.__cause__, ModuleNotFoundError):
             raise UserError(
-                f"logger={name}: its package is not installed; install it with: uv pip install -e '.[{name}]'"
+                f"logger={name}: its package is not installed; install it with: python -m uv pip install -e '.[{name}]'"
             ) from error
         raise
 
