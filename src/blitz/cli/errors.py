@@ -54,7 +54,7 @@ def _explain_bug(error: BaseException) -> str:
 def _explain_choice(error: MissingConfigException) -> str:
     group, _, choice = str(error.missing_cfg_file).rpartition("/")
     choices = sorted(option for option in error.options or () if not option.startswith("_"))
-    return f"{group}={choice}: no such choice; {_suggestion(choice, choices)}Choices: {', '.join(choices)}"
+    return f"{group}={choice}: no such choice; {_suggestion(choice, choices)}expected one of {', '.join(choices)}"
 
 
 def _explain_key(error: ConfigCompositionException, config_name: str, overrides: Sequence[str]) -> str | None:
