@@ -22,6 +22,10 @@ from tensorboard.backend.event_processing.event_file_loader import EventFileLoad
 from blitz.config.paths import PROJECT
 
 BLITZ_TRAIN = (sys.executable, "-m", "blitz.train")
+ENVIRONMENT = os.environ | {
+    "PYTHONUNBUFFERED": "1",
+    "PYTHONPATH": os.pathsep.join((str(PROJECT), str(PROJECT / "src"))),
+}
 OFTEN = ("callback.last.every_n_steps=5", "callback.last.time_share=null")
 POSIX = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no signals that a process could handle")
 # A run with dropout, augmentation, a schedule, accumulation, validation within epochs, early stopping that does not
@@ -32,9 +36,8 @@ FULL = (
     "data.batch_size=16", "model._target_=tests.runs.test_resume.dropping", "+model.p=0.2",
     "+data.augment.flip._target_=blitz.data.augment.Flip", "+data.augment.cutout._target_=blitz.data.augment.Cutout",
 )  # fmt: skip
-
-
 CONSTANT = ("schedule=constant", "seed=1", "logger=[tensorboard,csv]", "data.batch_size=64")
+started: list[subprocess.Popen[bytes]] = []
 
 
 def dropping(p: float, **arguments: int) -> torch.nn.Module:
@@ -52,12 +55,31 @@ def slow_in_eval(**arguments: int) -> torch.nn.Module:
     return net
 
 
-def start(*overrides: object, out: Path) -> subprocess.Popen[bytes]:
-    environment = os.environ | {"PYTHONUNBUFFERED": "1", "PYTHONPATH": str(PROJECT)}
+def start(*overrides: object, out: Path, new_session: bool = False) -> subprocess.Popen[bytes]:
+    command = [*BLITZ_TRAIN, *map(str, overrides)]
     with out.open("wb") as file:
-        return subprocess.Popen(
-            [*BLITZ_TRAIN, *map(str, overrides)], stdout=file, stderr=subprocess.STDOUT, env=environment, cwd=out.parent
-        )
+        process = subprocess.Popen(
+            command, stdout=file, stderr=subprocess.STDOUT, env=ENVIRONMENT, cwd=out.parent,
+            start_new_session=new_session, preexec_fn=_heed_signals if sys.platform != "win32" else None,
+        )  # fmt: skip
+    started.append(process)
+    return process
+
+
+def _heed_signals() -> None:
+    """Undo what a shell does to background jobs: tests there would start processes that ignore Ctrl-C."""
+    for name in ("SIGINT", "SIGQUIT", "SIGHUP"):
+        signal.signal(signal.Signals[name], signal.SIG_DFL)
+
+
+@pytest.fixture(autouse=True)
+def _end_processes():
+    """End the processes that a failed test has left."""
+    yield
+    while started:
+        process = started.pop()
+        if process.poll() is None:
+            process.kill()
 
 
 def complete(*overrides: object, out: Path) -> str:
@@ -266,9 +288,8 @@ def test_a_full_disk_leaves_the_previous_checkpoint(copy, uninterrupted, command
     before = last.read_bytes()
     limit = f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({len(before) // 2},) * 2)"
     program = f"{limit}; from blitz.train import main; main()"
-    environment = os.environ | {"PYTHONPATH": str(PROJECT)}
     arguments = [sys.executable, "-c", program, f"resume={copy}"]
-    done = subprocess.run(arguments, capture_output=True, text=True, timeout=120, env=environment)
+    done = subprocess.run(arguments, capture_output=True, text=True, timeout=120, env=ENVIRONMENT)
     assert done.returncode == 1
     assert done.stderr == f"blitz-train: File too large: {copy / 'checkpoints' / 'next.ckpt'}\n"
     assert last.read_bytes() == before
@@ -329,10 +350,7 @@ def test_a_signal_to_the_workers_too(tmp_path):
     """SLURM and systemd signal all processes of a job."""
     run, out = tmp_path / "run", tmp_path / "out.txt"
     overrides = ("trainer.max_epochs=1000", "device=cpu", "data.loader=workers", "data.num_workers=2")
-    with out.open("wb") as file:
-        process = subprocess.Popen(
-            [*BLITZ_TRAIN, *overrides, f"hydra.run.dir={run}"], stdout=file, stderr=file, start_new_session=True
-        )
+    process = start(*overrides, f"hydra.run.dir={run}", out=out, new_session=True)
     while not (run / "checkpoints" / "last.ckpt").exists():
         time.sleep(0.01)
     os.killpg(process.pid, signal.SIGTERM)
@@ -379,8 +397,7 @@ def test_a_damaged_checkpoint_is_not_kept_as_the_previous_one(copy, command, uni
         "def replace(a, b): (b.name == 'last.ckpt' and os._exit(9)); return move(a, b)\n"
         "Path.replace = replace; from blitz.train import main; main()"
     )
-    environment = os.environ | {"PYTHONPATH": str(PROJECT)}
-    assert subprocess.run([sys.executable, "-c", rename, f"resume={copy}"], env=environment).returncode == 9
+    assert subprocess.run([sys.executable, "-c", rename, f"resume={copy}"], env=ENVIRONMENT).returncode == 9
     command("blitz-train", f"resume={copy}")
     same(copy, uninterrupted)
 
@@ -426,12 +443,8 @@ def test_a_signal_in_the_test(device, tmp_path):
 def test_interrupts(times, device, tmp_path):
     """The first saves; the second ends at once. A terminal sends them to all processes of its group."""
     run, out = tmp_path / "run", tmp_path / "out.txt"
-    environment = os.environ | {"PYTHONUNBUFFERED": "1"}
-    with out.open("wb") as file:
-        process = subprocess.Popen(
-            [*BLITZ_TRAIN, "trainer.max_epochs=1000", f"device={device}", f"hydra.run.dir={run}"],
-            stdout=file, stderr=subprocess.STDOUT, env=environment, start_new_session=True,
-        )  # fmt: skip
+    overrides = ("trainer.max_epochs=1000", f"device={device}", f"hydra.run.dir={run}")
+    process = start(*overrides, out=out, new_session=True)
     while not (run / "checkpoints" / "last.ckpt").exists():
         time.sleep(0.01)
     for _ in range(times):
