@@ -50,7 +50,7 @@ def test_wrong_number_of_devices(devices):
 )
 def test_wrong_number_of_processes(overrides, started, message, train, monkeypatch, tmp_path):
     monkeypatch.setattr(ranks, "launched", lambda: started and ranks.Launched(0, started))
-    monkeypatch.setattr(ranks, "share", lambda job=b"": job)
+    monkeypatch.setattr(ranks, "broadcast_job", lambda job=b"": job)
     assert message in error_of(train, *overrides)
     assert not (tmp_path / "run").exists()
 
