@@ -32,7 +32,7 @@ WRONG = {
         ["optimizer=sgdd"],
         "optimizer=sgdd: no such choice; did you mean sgd? expected one of adam, adamw, nesterov, rmsprop, sgd",
     ),
-    "unknown choice of Hydra's": (["hydra/launcher=joblib"], "hydra/launcher=joblib: no such choice; expected one of basic, "),
+    "unknown choice of Hydra's": (["hydra/launcher=joblib"], "no such choice; expected one of basic, "),
     "unknown experiment": (["experiment=mnits"], "did you mean mnist?"),
     "wrong type, typed": (["seed=x"], "seed=x: Value 'x' of type 'str' could not be converted to Integer"),
     "wrong type, by signature": (

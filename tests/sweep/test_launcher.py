@@ -69,7 +69,8 @@ def test_directories_are_named_by_overrides_and_need_no_quotes(sweep, command, t
 def test_wrong_override_starts_no_job(command, tmp_path):
     arguments = ("-m", "optimizer=sgd,adma", f"hydra.sweep.dir={tmp_path / 'sweep'}")
     assert error_of(command, "blitz-train", *arguments) == (
-        "blitz-train: optimizer=adma: no such choice; did you mean adam? expected one of adam, adamw, nesterov, rmsprop, sgd"
+        "blitz-train: optimizer=adma: no such choice; did you mean adam? "
+        "expected one of adam, adamw, nesterov, rmsprop, sgd"
     )
     assert not list((tmp_path / "sweep").rglob("config.yaml"))
 
