@@ -3,6 +3,7 @@
 The trainer, its loops and the loaders are Lightning's and torch's own; only the callback is added.
 """
 
+import copy
 import os
 import random
 import shutil
@@ -466,7 +467,9 @@ def test_a_loader_is_the_users_again_after_the_fit(tmp_path):
     trainer = make_trainer(tmp_path, [LastCheckpoint()], enable_checkpointing=False)
     trainer.fit(Net(), loader)
     assert isinstance(trainer.train_dataloader, DataLoader)
+    assert trainer.train_dataloader == loader
     assert trainer.train_dataloader.dataset is loader.dataset
+    assert type(copy.copy(trainer.train_dataloader)) is DataLoader
     assert len(list(loader)) == len(trainer.train_dataloader) == 5
 
 

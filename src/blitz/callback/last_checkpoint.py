@@ -134,10 +134,12 @@ class LastCheckpoint(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._trainer = trainer
-        self._agreement = Agreement(trainer.world_size)
+        # Some devices, such as TPUs, have several ranks without torch.distributed: each then decides by itself.
+        self._num_ranks = trainer.world_size if distributed.is_initialized() else 1
+        self._agreement = Agreement(self._num_ranks)
         self._within_epochs = loop_progress.can_take_back(trainer)
         self._saved = self._progress()
-        self._save_began = self._save_ended = time.monotonic()
+        self._save_began = self._save_ended = time.perf_counter()
         self._until_end.enter_context(self._request.noted())
         if self._resumed and self._resumed_batch:
             # Otherwise Lightning takes a finished validation for one that is due, and steps its schedules twice.
@@ -176,7 +178,7 @@ class LastCheckpoint(Callback):
             random_state.put(self._of_this_rank("random"))
         self._flags = (self._request.received is not None, self._is_due())
         # Another rank may ask for a checkpoint. A single one saves the 40 µs of noting the state in vain.
-        if any(self._flags) or self._trainer.world_size > 1:
+        if any(self._flags) or self._num_ranks > 1:
             self._note_positions(between_epochs)
 
     def _note_positions(self, between_epochs: bool) -> None:
@@ -208,7 +210,7 @@ class LastCheckpoint(Callback):
     def _save_if_due(self, trainer: Trainer, batch: int) -> None:
         assert self._agreement is not None
         assert self._flags is not None
-        if trainer.world_size > 1 and batch % trainer.accumulate_grad_batches:
+        if self._num_ranks > 1 and batch % trainer.accumulate_grad_batches:
             return  # each rank has accumulated gradients of its own
         stop, save = self._agreement(*self._flags)
         if stop or save:
@@ -220,7 +222,7 @@ class LastCheckpoint(Callback):
         steps, epochs = self._progress()
         if steps - self._saved[0] < self.every_n_steps and epochs == self._saved[1]:
             return False
-        share, now = self.time_share, time.monotonic()
+        share, now = self.time_share, time.perf_counter()
         return share is None or self._save_ended - self._save_began <= share * (now - self._save_began)
 
     def _progress(self) -> tuple[int, int]:
@@ -232,7 +234,7 @@ class LastCheckpoint(Callback):
     def _save(self, trainer: Trainer, batch: int) -> None:
         if trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
-        self._save_began = time.monotonic()
+        self._save_began = time.perf_counter()
         self._saving = batch
         trainer.save_checkpoint(self._directory / NEXT)
         self._saving = None
@@ -240,7 +242,7 @@ class LastCheckpoint(Callback):
             if (self._directory / LAST).exists():
                 (self._directory / LAST).replace(self._directory / PREVIOUS)
             (self._directory / NEXT).replace(self._directory / LAST)
-        self._saved, self._save_ended = self._progress(), time.monotonic()
+        self._saved, self._save_ended = self._progress(), time.perf_counter()
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         if self._saving is None:  # saved by somebody else, perhaps within a step: Lightning resumes it in its own way
@@ -248,8 +250,8 @@ class LastCheckpoint(Callback):
         batch = self._saving
         loop_progress.take_back(checkpoint, batch)
         mine = (self._random, self._positions)
-        ranks: list[Any] = [mine] * trainer.world_size
-        if trainer.world_size > 1:
+        ranks: list[Any] = [mine] * self._num_ranks
+        if self._num_ranks > 1:
             distributed.all_gather_object(ranks, mine)
         checkpoint["resume"] = {
             "folder": os.path.realpath(self._directory),

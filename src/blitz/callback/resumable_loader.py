@@ -72,6 +72,18 @@ class ResumableLoader:
         # For example, Lightning shuts down persistent workers and resets the loader's iterator after a fit.
         setattr(self.loader, name, value)
 
+    def __eq__(self, other: object) -> bool:
+        return bool(
+            self.loader == vars(other).get("loader") if type(other) is ResumableLoader else self.loader == other
+        )
+
+    def __hash__(self) -> int:
+        return hash(self.loader)
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        """Pickle and copy the loader alone."""
+        return self.loader.__reduce_ex__(protocol)
+
     @property  # type: ignore[misc]
     def __class__(self) -> Any:
         """The wrapped loader's class, so that ``isinstance(trainer.train_dataloader, DataLoader)`` holds."""
