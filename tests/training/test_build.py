@@ -101,7 +101,7 @@ def test_logger_whose_package_is_missing_is_refused(monkeypatch):
     monkeypatch.setitem(sys.modules, "wandb", None)
     node = {"_target_": f"{__name__}.logger_of_wandb"}
     with pytest.raises(
-        UserError, match=r"^logger=wandb: its package is not installed; install it with: uv pip install"
+        UserError, match=r"^logger=wandb: its package is not installed; install it with: python -m uv pip install"
     ):
         build.trainer(config(logger={"wandb": node}))
 
