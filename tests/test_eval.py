@@ -66,7 +66,7 @@ def test_missing_or_damaged_checkpoint_is_refused(command, tmp_path):
     for override, problem in {
         f"checkpoint={file}": "not a checkpoint, or a damaged one",
         f"checkpoint={tmp_path / 'none.ckpt'}": "no such run or checkpoint",
-        f"run={tmp_path}": "no checkpoints/best.ckpt or last.ckpt in it; expected a run directory",
+        f"run={tmp_path}": "no intact last.ckpt or previous.ckpt in checkpoints/; expected a run directory",
     }.items():
         assert problem in error_of(command, "blitz-eval", override)
     assert "run=DIR or checkpoint=FILE" in error_of(command, "blitz-eval")

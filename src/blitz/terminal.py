@@ -35,6 +35,7 @@ def silence_lightning() -> None:
         "Checkpoint directory .* exists",
         "Total length of `list`",
         "You requested to overfit",
+        ".*AMP with fp16 is not supported on CPU",  # build.trainer refuses this precision
         "It is recommended to use `self.log",  # sync_dist: the metrics are already reduced over the ranks
     ):
         warnings.filterwarnings("ignore", message)
@@ -92,6 +93,11 @@ def _position(resumed: Resumable) -> str:
     if resumed.path is None:
         return "from the start; nothing was saved yet"
     return f"after step {resumed.checkpoint['global_step']:,}, from {shorten(resumed.path)}"
+
+
+def show_kept(checkpoint: Path, metric: str, value: float) -> None:
+    """Print the checkpoint that is tested, and the value of the metric that selected it."""
+    show_lines({"tested": f"{shorten(checkpoint)}, {metric} {value:.4g}"})
 
 
 def show_end(run: Run, report: Report) -> None:

@@ -10,13 +10,12 @@ from blitz.cli import app
 
 if TYPE_CHECKING:
     from lightning import Trainer
-    from torch import Tensor
 
     from blitz.runs.folder import Run
 
 
 def train(cfg: DictConfig) -> float | None:
-    """Run one job in ``cfg.run_dir``. Return the final value of ``cfg.optimized_metric``."""
+    """Run one job in ``cfg.run_dir``. Return ``cfg.optimized_metric`` of the checkpoint that the run keeps."""
     # Imported here, so that --help, tab completion and a wrong override do not wait for torch.
     from lightning import seed_everything
 
@@ -24,7 +23,8 @@ def train(cfg: DictConfig) -> float | None:
     from blitz.config.checks import check_arguments
     from blitz.runs import checkpoint
     from blitz.runs.folder import Run
-    from blitz.training import build
+    from blitz.training import build, results
+    from blitz.training.rehearsal import rehearse
     from blitz.training.tune import tune
 
     terminal.silence_lightning()
@@ -35,22 +35,26 @@ def train(cfg: DictConfig) -> float | None:
     trainer = build.trainer(config)
     data = build.data(config)
     task = build.task(config)
+    build.setup_data(data, trainer, "fit", "test")
+    build.check_metrics(config, task, data)
+    rehearse(config, trainer, task, data)
     tune(task, config, on_cpu=trainer.strategy.root_device.type == "cpu")  # threads, memory format, compile: speed only
     if cfg.resume and cfg.threads is None:
         build.keep_threads(run.environment, trainer)
     initial = checkpoint.initialize_from(task, cfg.init_from) if cfg.init_from and not run.saved else None
     if trainer.global_rank:  # every rank has built the same network; dropout differs between ranks
         seed_everything(cfg.seed + trainer.global_rank, verbose=False)
-    build.setup_data(data, trainer, "fit", "test")
-    build.check_metrics(config, task, data)
 
     resume_from = _record_start(run, cfg, trainer, task, data, initial) if trainer.is_global_zero else None
     trainer.fit(task, data, ckpt_path=trainer.strategy.broadcast(resume_from))
     metrics = dict(trainer.callback_metrics)
-    trainer.test(task, data, ckpt_path=trainer.strategy.broadcast(run.checkpoint()), verbose=False)
+    kept = results.kept_checkpoint(trainer, cfg.optimized_metric, run) if trainer.is_global_zero else None
+    kept = trainer.strategy.broadcast(kept)
+    metrics |= results.kept_metrics(trainer, cfg.optimized_metric, task, data, kept)
+    trainer.test(task, data, ckpt_path=kept, verbose=False)
     metrics |= trainer.callback_metrics
     if trainer.is_global_zero:
-        _record_end(run, cfg, metrics, task)
+        _record_end(run, cfg, metrics, task, kept)
     return None if cfg.optimized_metric is None else float(metrics[cfg.optimized_metric])
 
 
@@ -77,13 +81,15 @@ def _record_start(
     return resumed.path if resumed else None
 
 
-def _record_end(run: "Run", cfg: DictConfig, metrics: "Mapping[str, Tensor]", task: Any) -> None:
+def _record_end(run: "Run", cfg: DictConfig, metrics: "Mapping[str, Any]", task: Any, kept: Path | None) -> None:
     """Write and print the results of the test, and compare them with the run that this one reproduces."""
     from blitz import terminal
     from blitz.runs import folder, reproduce
 
     report = task.report("test")
     folder.finish_run(run, metrics, report)
+    if kept is not None and cfg.optimized_metric is not None:
+        terminal.show_kept(kept, cfg.optimized_metric, float(metrics[cfg.optimized_metric]))
     terminal.show_end(run, report)
     if cfg.reproduce:
         terminal.show_comparison(reproduce.compare(folder.Run(Path(cfg.reproduce)), run))

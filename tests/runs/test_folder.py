@@ -3,12 +3,12 @@
 import csv
 import json
 import math
+import os
 
 import pytest
 import torch
 
-from blitz.runs import folder
-from blitz.runs.folder import Run, create_run, finish_run
+from blitz.runs.folder import RESUMABLE, Run, create_run, finish_run
 from blitz.runs.report import Report
 from tests.conftest import QUICK, contents, error_of
 
@@ -18,7 +18,7 @@ def test_files_of_a_new_run(tmp_path):
     run = create_run(tmp_path / "a" / "run", config, ["seed=1"], threads=2)
     assert {"config.yaml", "overrides.yaml", "environment.json"} <= {file.name for file in run.path.iterdir()}
     assert (run.config, run.overrides, run.environment["threads"]) == (config, ["seed=1"], 2)
-    assert (run.metrics, run.saved, run.checkpoint()) == (None, False, None)
+    assert (run.metrics, run.saved, run.last_checkpoint) == (None, False, None)
 
 
 def test_empty_directory_reads_as_an_empty_run(tmp_path):
@@ -36,18 +36,17 @@ def test_run_is_never_overwritten(train):
 
 
 def test_full_disk_leaves_no_half_of_a_run(tmp_path, monkeypatch):
-    written = []
+    fsync, calls = os.fsync, []
 
-    def fail_at_the_last(path, content):
-        if path.name == "config.yaml":
-            raise OSError(28, "No space left on device", str(path))
-        written.append(path)
-        path.write_bytes(content)
+    def fail_at_the_third(descriptor):
+        calls.append(descriptor)
+        if len(calls) == 3:
+            raise OSError(28, "No space left on device")
+        fsync(descriptor)
 
-    monkeypatch.setattr(folder, "write_atomically", fail_at_the_last)
+    monkeypatch.setattr(os, "fsync", fail_at_the_third)
     with pytest.raises(OSError, match="No space left"):
         create_run(tmp_path / "run", {"seed": 1}, ["seed=1"])
-    assert written
     assert contents(tmp_path) == {}
     monkeypatch.undo()
     assert create_run(tmp_path / "run", {"seed": 1}, []).config == {"seed": 1}
@@ -68,12 +67,21 @@ def test_metrics_keep_every_bit(tmp_path):
     assert json.loads((run.path / "metrics.json").read_text()) == {"a": math.pi, "b": float(torch.tensor(0.1))}
 
 
-def test_checkpoints_by_precedence(tmp_path):
+def test_metrics_are_valid_json_if_a_loss_is_not_a_number(tmp_path):
+    run = create_run(tmp_path / "run", {}, [])
+    finish_run(run, {"a": math.nan, "b": torch.tensor(math.inf), "c": 1.0}, Report())
+    assert json.loads((run.path / "metrics.json").read_text(), parse_constant=pytest.fail) == {
+        "a": None,
+        "b": None,
+        "c": 1.0,
+    }
+
+
+def test_newest_checkpoint_to_resume_from(tmp_path):
     run = Run(tmp_path)
     run.checkpoints.mkdir()
-    for name, saved in (("previous.ckpt", True), ("last.ckpt", True), ("best.ckpt", True)):
-        (run.checkpoints / name).touch()
-        assert (run.checkpoint(), run.saved) == (run.checkpoints / name, saved)
-    (run.checkpoints / "last.ckpt").unlink()
-    (run.checkpoints / "previous.ckpt").unlink()
+    (run.checkpoints / "best.ckpt").touch()
     assert not run.saved, "best.ckpt holds weights alone"
+    for name in reversed(RESUMABLE):
+        (run.checkpoints / name).touch()
+        assert run.last_checkpoint == run.checkpoints / name

@@ -190,7 +190,7 @@ def test_directory_that_holds_no_run(name, finished, command, refused, tmp_path,
         "nowhere": "resume=nowhere: no such directory; expected a run directory",
         "empty": "resume=empty: it holds no config.yaml; expected a run directory",
         "eval": "resume=eval: this is the directory of an evaluation; expected a training run",
-        "damaged": "config.yaml: not the config of a run, or a damaged one",
+        "damaged": "config.yaml: cannot be read (expected a dict, got None); expected the file as the run wrote it",
     }[name]
     if name == "eval":
         command("blitz-eval", f"run={finished}", f"hydra.run.dir={directory}")

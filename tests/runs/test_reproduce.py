@@ -77,6 +77,6 @@ def test_metrics_are_compared_to_the_last_bit(finished, tmp_path):
 
 def test_a_checksum_of_another_kind_is_no_difference():
     """Pixels and files have checksums of their own: which one is recorded depends on the loader."""
-    before = comparable({"data": {"test": "pixels:" + "a" * 64}, "threads": 1})
-    after = comparable({"data": {"test": "files:" + "b" * 64}, "threads": 2})
+    before = comparable({"data": {"test": "pixels:" + "a" * 64}, "threads": 1}, b"")
+    after = comparable({"data": {"test": "files:" + "b" * 64}, "threads": 2}, b"")
     assert changes(before, after) == ["threads is 2, was 1"]

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 
 from blitz.config.paths import PROJECT
+from tests.conftest import contents
 
 BLITZ_TRAIN = (sys.executable, "-m", "blitz.train")
 ENVIRONMENT = os.environ | {
@@ -486,8 +488,95 @@ def test_longer_after_an_end_within_an_epoch_is_refused(train, command):
 def test_shorter_than_the_finished_part_is_refused(train, command):
     run = train(*CONSTANT, "trainer.max_epochs=3")
     (run / "metrics.json").unlink()
-    with pytest.raises(SystemExit, match=r"trainer\.max_epochs=2: the run has already done 3; expected at least 3"):
+    with pytest.raises(SystemExit, match=r"trainer\.max_epochs=2: the run has already begun 3; expected at least 3"):
         command("blitz-train", f"resume={run}", "trainer.max_epochs=2")
+
+
+def test_shorter_than_the_epoch_that_has_begun_is_refused(train, command):
+    run = train(*CONSTANT, "trainer.max_steps=30")  # the second epoch ends after 42 steps
+    (run / "metrics.json").unlink()
+    with pytest.raises(SystemExit, match=r"trainer\.max_epochs=1: the run has already begun 2; expected at least 2"):
+        command("blitz-train", f"resume={run}", "trainer.max_epochs=1")
+
+
+# -- refused resumes change no file ------------------------------------------------------------------------------------
+
+
+def _edit_config(run: Path) -> str:
+    file = run / "config.yaml"
+    file.write_text(file.read_text().replace("lr: 0.01", "lr: 0.2"))
+    return r"config\.yaml: optimizer\.lr=0\.2, but .* has 0\.01; expected the config as the run wrote it"
+
+
+def _checkpoint_of_another_run(run: Path) -> str:
+    path = run / "checkpoints" / "last.ckpt"
+    content = torch.load(path, weights_only=True)
+    content["config"]["seed"] = 7
+    torch.save(content, path)
+    return r"config\.yaml: seed=1, but .* has 7; expected the config as the run wrote it"
+
+
+def _damage_best(run: Path) -> str:
+    path = run / "checkpoints" / "best.ckpt"
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    return r"best\.ckpt: not a checkpoint, or a damaged one"
+
+
+def _remove_best(run: Path) -> str:
+    (run / "checkpoints" / "best.ckpt").unlink()
+    return r"best\.ckpt: the best checkpoint is missing; expected it there"
+
+
+def _damage(name: str, content: str) -> Callable[[Path], str]:
+    def damage(run: Path) -> str:
+        (run / name).write_text(content)
+        return rf"{re.escape(name)}: cannot be read \(.*\); expected the file as the run wrote it"
+
+    return damage
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        _edit_config,
+        _checkpoint_of_another_run,
+        _damage_best,
+        _remove_best,
+        _damage("overrides.yaml", "a: b"),
+        _damage("overrides.yaml", "[1, "),
+        _damage("environment.json", "{"),
+        _damage("metrics.json", "[1]"),
+        _damage("config.yaml", "[1, "),
+    ],
+)
+def test_refused(damage, finished, command, tmp_path):
+    run = Path(shutil.copytree(finished, tmp_path / "run"))
+    problem = damage(run)
+    before = contents(run)
+    with pytest.raises(SystemExit, match=problem):
+        command("blitz-train", f"resume={run}", "trainer.max_epochs=2")
+    assert contents(run) == before
+
+
+@POSIX
+def test_no_space_for_the_new_records(finished, tmp_path):
+    """The limit on the size of a file stands for the full disk."""
+    run = Path(shutil.copytree(finished, tmp_path / "run"))
+    before = contents(run)
+    limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (500,) * 2)"
+    program = f"{limit}; from blitz.train import main; main()"
+    arguments = [sys.executable, "-c", program, f"resume={run}", "trainer.max_epochs=2"]
+    done = subprocess.run(arguments, capture_output=True, text=True, timeout=120, env=ENVIRONMENT)
+    assert (done.returncode, done.stderr) == (1, f"blitz-train: File too large: {run / 'environment.json'}\n")
+    assert contents(run) == before
+
+
+def test_uncommitted_changes_are_reported(unfinished, command, capsys):
+    (unfinished / "git.diff").write_text("- a\n+ b\n")
+    command("blitz-train", f"resume={unfinished}")
+    assert re.search(r"differs +git\.diff is \w+, was \w+; results may differ", capsys.readouterr().out)
 
 
 @POSIX

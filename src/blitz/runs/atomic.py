@@ -1,6 +1,7 @@
 """Atomic writes: a file has either its previous content or all of its new content, whenever the process is killed."""
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 TEMPORARY = ".tmp"
@@ -12,17 +13,31 @@ def write_atomically(path: Path, content: bytes | memoryview) -> None:
     Raises:
         OSError: with ``path`` as its file name. The previous content is still there.
     """
-    temporary = path.with_name(path.name + TEMPORARY)
+    write_all({path: content})
+
+
+def write_all(contents: Mapping[Path, bytes | memoryview]) -> None:
+    """Write several files. None of them is replaced until all are on the disk.
+
+    Raises:
+        OSError: with the path of a file. All previous contents are still there, unless a rename fails.
+    """
+    temporary = {path: path.with_name(path.name + TEMPORARY) for path in contents}
+    path = next(iter(contents))
     try:
         try:
-            with temporary.open("wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
+            for path, content in contents.items():
+                with temporary[path].open("wb") as file:
+                    file.write(content)
+                    file.flush()
+                    os.fsync(file.fileno())
+            for path in contents:
+                temporary[path].replace(path)
         finally:
-            temporary.unlink(missing_ok=True)
-        _sync_directory(path.parent)
+            for leftover in temporary.values():
+                leftover.unlink(missing_ok=True)
+        for directory in {path.parent for path in contents}:
+            _sync_directory(directory)
     except OSError as error:
         error.filename, error.filename2 = str(path), None
         raise

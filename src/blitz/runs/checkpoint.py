@@ -4,8 +4,10 @@ import hashlib
 import io
 import os
 import zipfile
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, SupportsFloat
 
 import torch
 from lightning import LightningModule
@@ -15,43 +17,100 @@ from blitz.config.instantiate import instantiate
 from blitz.errors import UserError
 from blitz.runs.atomic import write_atomically
 from blitz.runs.compatibility import upgrade_config
-from blitz.runs.folder import Run
+from blitz.runs.folder import RESUMABLE, Run
 
 
 class CheckpointIO(TorchCheckpointIO):
-    """Write checkpoints atomically, with the run's config, so that a checkpoint alone can rebuild its model.
+    """Write checkpoints atomically and verify them when they are read.
+
+    They also hold the run's config, so that a checkpoint alone can rebuild its model, and the metrics of that moment.
 
     Lightning writes to the system's directory for temporary files and moves the file from there. Between two file
     systems this is a copy, and a process that is killed meanwhile leaves an incomplete file.
     """
 
-    def __init__(self, config: dict[str, Any]) -> None:
+    def __init__(self, config: dict[str, Any], metrics: Callable[[], Mapping[str, SupportsFloat]]) -> None:
         self.config = config
+        self.metrics = metrics
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | os.PathLike[str], storage_options: Any = None
     ) -> None:
         content = io.BytesIO()
-        torch.save({**checkpoint, "config": self.config}, content)
+        metrics = {name: float(value) for name, value in self.metrics().items()}
+        torch.save({**checkpoint, "config": self.config, "metrics": metrics}, content)
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         write_atomically(Path(path), content.getbuffer())
 
+    def load_checkpoint(
+        self, path: str | os.PathLike[str], map_location: Any = None, weights_only: bool | None = None
+    ) -> dict[str, Any]:
+        return read_checkpoint(Path(path), map_location)
+
 
 def checkpoint_file(run_or_checkpoint: str | Path) -> Path:
-    """Return the best or last checkpoint of a run directory. The path of a checkpoint is returned unchanged.
+    """Return the checkpoint that a run directory keeps. The path of a checkpoint is returned unchanged.
 
     Raises:
         UserError: there is no checkpoint.
     """
     path = Path(run_or_checkpoint).expanduser()
     if path.is_dir():
-        best = Run(path).checkpoint()
-        if best is None:
-            raise UserError(f"{path}: no checkpoints/best.ckpt or last.ckpt in it; expected a run directory")
-        return best
+        return kept_checkpoint(Run(path))
     if not path.exists():
         raise UserError(f"{path}: no such run or checkpoint")
     return path
+
+
+def kept_checkpoint(run: Run) -> Path:
+    """Return the best checkpoint by the monitored metric; the last one if no metric is monitored.
+
+    Raises:
+        UserError: there is no checkpoint, or the best one is missing.
+    """
+    for path in (run.checkpoints / name for name in RESUMABLE):
+        last: dict[str, Any] = {}
+        with suppress(UserError):  # there is none, or it is damaged
+            last = read_checkpoint(path)
+        if last:
+            best = best_checkpoint(last["callbacks"].values(), last["config"]["optimized_metric"])
+            directory = last.get("resume", {}).get("folder", run.checkpoints)  # before the run directory was moved
+            return (
+                existing(Path(os.path.normpath(run.checkpoints / os.path.relpath(best, directory)))) if best else path
+            )
+    files = sorted(run.checkpoints.glob("*.ckpt"))
+    if len(files) == 1:
+        return files[0]
+    choices = (
+        f"expected checkpoint=FILE with one of {', '.join(map(str, files))}" if files else "expected a run directory"
+    )
+    raise UserError(f"{run.path}: no intact {' or '.join(RESUMABLE)} in {run.checkpoints.name}/; {choices}")
+
+
+def existing(best: Path) -> Path:
+    """Return the path of a best checkpoint.
+
+    Raises:
+        UserError: the file is missing.
+    """
+    if not best.exists():
+        others = ", ".join(str(path) for path in sorted(best.parent.glob("*.ckpt"))) or "none"
+        raise UserError(f"{best}: the best checkpoint is missing; expected it there; other checkpoints: {others}")
+    return best
+
+
+def best_checkpoint(callback_states: Iterable[Mapping[str, Any]], metric: str | None) -> str:
+    """Return the path of the best checkpoint by ``metric``, or by another metric if that is what a callback monitors.
+
+    Args:
+        callback_states: the states of a run's callbacks. ModelCheckpoint's holds ``monitor`` and ``best_model_path``.
+
+    Returns:
+        An empty string if no callback has saved a best checkpoint.
+    """
+    states = [state for state in callback_states if state.get("monitor") and state.get("best_model_path")]
+    states.sort(key=lambda state: state["monitor"] != metric)
+    return str(states[0]["best_model_path"]) if states else ""
 
 
 def read_checkpoint(path: Path, map_location: str | torch.device = "cpu") -> dict[str, Any]:

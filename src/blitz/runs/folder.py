@@ -8,13 +8,16 @@ git.diff                      the uncommitted changes, if there are any
 checkpoints/                  best.ckpt by the monitored metric; last.ckpt and previous.ckpt to resume from
 events.out.tfevents...        TensorBoard
 per_class.csv, confusion.csv  tables of the task; an image classifier writes these two
-metrics.json                  the final metrics; a run is finished if it exists
+metrics.json                  the final metrics: of the last epoch's training, and of the checkpoint that was tested;
+                              a run is finished if this file exists
 error.txt                     the traceback of a run that failed
 ============================  =================================================================
 """
 
 import csv
+import io
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,9 +27,9 @@ import yaml
 
 from blitz.config.paths import as_override
 from blitz.errors import UserError
-from blitz.runs.atomic import write_atomically
-from blitz.runs.metadata import environment, git
-from blitz.runs.report import Report
+from blitz.runs.atomic import write_all
+from blitz.runs.metadata import environment, uncommitted
+from blitz.runs.report import Report, Rows
 
 LAST, PREVIOUS, NEXT = "last.ckpt", "previous.ckpt", "next.ckpt"
 RESUMABLE = (LAST, PREVIOUS)  # newest first
@@ -56,6 +59,12 @@ class Run:
         return dict(json.loads(file.read_text(encoding="utf-8"))) if file.exists() else {}
 
     @property
+    def patch(self) -> bytes:
+        """The uncommitted changes of the project when the run began."""
+        file = self.path / "git.diff"
+        return file.read_bytes() if file.exists() else b""
+
+    @property
     def metrics(self) -> dict[str, float | None] | None:
         """The final metrics by their logged names, or None if the run is not finished. An undefined metric is None."""
         file = self.path / "metrics.json"
@@ -69,11 +78,12 @@ class Run:
     @property
     def saved(self) -> bool:
         """Whether there is a checkpoint to resume from. A run without one starts again with the same weights."""
-        return any((self.checkpoints / name).exists() for name in RESUMABLE)
+        return self.last_checkpoint is not None
 
-    def checkpoint(self) -> Path | None:
-        """Return the best checkpoint by the monitored metric, or the last one if no metric is monitored."""
-        candidates = (self.checkpoints / name for name in ("best.ckpt", *RESUMABLE))
+    @property
+    def last_checkpoint(self) -> Path | None:
+        """The newest checkpoint to resume from, which may be damaged."""
+        candidates = (self.checkpoints / name for name in RESUMABLE)
         return next((path for path in candidates if path.exists()), None)
 
 
@@ -94,28 +104,29 @@ def create_run(path: Path, config: Mapping[str, Any], overrides: Sequence[str], 
     contents = {
         "overrides.yaml": as_yaml(list(overrides)),
         "environment.json": as_json(environment() | metadata),
-        "git.diff": git("diff", "HEAD", "--binary"),
+        "git.diff": uncommitted(),
         "config.yaml": as_yaml(dict(config)),  # last: it marks the directory as a run's
     }
     path.mkdir(parents=True, exist_ok=True)
-    try:
-        for name, content in contents.items():
-            if content:
-                write_atomically(path / name, content)
-    except OSError:  # for example a full disk: leave no incomplete run
-        for name in contents:
-            (path / name).unlink(missing_ok=True)
-        raise
+    write_all({path / name: content for name, content in contents.items() if content})
     return Run(path)
 
 
 def finish_run(run: Run, metrics: Mapping[str, SupportsFloat], report: Report) -> None:
-    """Write the tables of the report, and then the final metrics, which mark the run as finished."""
-    for name, rows in report.tables.items():
-        with (run.path / f"{name}.csv").open("w", newline="", encoding="utf-8") as file:
-            csv.writer(file).writerows(rows)
+    """Write the tables of the report and the final metrics, which mark the run as finished.
+
+    A metric that is undefined, infinite or not a number is written as null, because JSON has no such numbers.
+    """
     values = {name: float(value) for name, value in metrics.items()} | dict(report.metrics)
-    write_atomically(run.path / "metrics.json", as_json(dict(sorted(values.items()))))
+    finite = {name: value if value is not None and math.isfinite(value) else None for name, value in values.items()}
+    tables = {run.path / f"{name}.csv": as_csv(rows) for name, rows in report.tables.items()}
+    write_all(tables | {run.path / "metrics.json": as_json(dict(sorted(finite.items())))})
+
+
+def as_csv(rows: Rows) -> bytes:
+    text = io.StringIO(newline="")
+    csv.writer(text).writerows(rows)
+    return text.getvalue().encode()
 
 
 def as_yaml(value: Any) -> bytes:

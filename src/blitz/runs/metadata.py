@@ -38,6 +38,15 @@ def environment() -> dict[str, Any]:
     }
 
 
+def uncommitted() -> bytes:
+    """Return the changes of the project since its last commit, with new files in src/ and configs/, as a patch."""
+    new = git("ls-files", "--others", "--exclude-standard", "-z", "--", "src", "configs").decode(
+        errors="surrogateescape"
+    )
+    patches = [git("diff", "--no-index", "--binary", "--", os.devnull, name) for name in new.split("\0") if name]
+    return b"".join([git("diff", "HEAD", "--binary"), *patches])
+
+
 def git(*arguments: str) -> bytes:
     """Return the output of a git command in the project; empty if there is no git or no repository."""
     try:
@@ -45,4 +54,4 @@ def git(*arguments: str) -> bytes:
         done = subprocess.run(["git", "--no-optional-locks", *arguments], cwd=PROJECT, capture_output=True, timeout=30)
     except (OSError, subprocess.TimeoutExpired):
         return b""
-    return done.stdout if done.returncode == 0 else b""
+    return done.stdout if done.returncode in (0, 1) else b""  # 1: diff --no-index has found a difference

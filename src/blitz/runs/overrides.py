@@ -122,26 +122,31 @@ class _RecordedRun:
     def __init__(self, run_dir: Path, name: str) -> None:
         self.name = name
         self._run_dir = run_dir
-        config = self._read("config.yaml", yaml.safe_load)
-        if not isinstance(config, dict):
+        config = self._read("config.yaml", yaml.safe_load, dict) or {}
+        if not {"data", "device", "task", "trainer"} <= config.keys():
             raise UserError(f"{run_dir / 'config.yaml'}: not the config of a run, or a damaged one")
         self._config = upgrade_config(config)
-        self.overrides = _parse(self._read("overrides.yaml", yaml.safe_load) or [])
-        self.metrics = self._read("metrics.json", json.loads)
-        self._references = (self._read("environment.json", json.loads) or {}).get("references", {})
+        self.overrides = _parse([str(text) for text in self._read("overrides.yaml", yaml.safe_load, list) or []])
+        self.metrics = self._read("metrics.json", json.loads, dict)
+        self._references = (self._read("environment.json", json.loads, dict) or {}).get("references", {})
 
-    def _read(self, name: str, parse: Any) -> Any:
+    def _read(self, name: str, parse: Any, kind: type) -> Any:
+        """Return the content of a file of the run, which is of a ``kind``, or None if there is no such file."""
+        file = self._run_dir / name
         try:
-            return parse((self._run_dir / name).read_text(encoding="utf-8"))
+            content = parse(file.read_text(encoding="utf-8"))
+            if not isinstance(content, kind):
+                raise ValueError(f"expected a {kind.__name__}, got {content!r}")
+            return content
         except FileNotFoundError:
             return None
-        except (ValueError, yaml.YAMLError) as error:
+        except (ValueError, RecursionError, yaml.YAMLError) as error:
             reason = " ".join(str(error).split())[:200]
-            raise UserError(f"{self._run_dir / name}: cannot be read ({reason})") from error
+            raise UserError(f"{file}: cannot be read ({reason}); expected the file as the run wrote it") from error
 
     def config(self, run_dir: Path) -> DictConfig:
         """Return the recorded config, to run in ``run_dir``, with its interpolations of other keys."""
-        moved = _move(self._config, str(self._config.get("run_dir")), str(run_dir))
+        moved = move(self._config, str(self._config.get("run_dir")), str(run_dir))
         try:
             cfg = OmegaConf.merge(OmegaConf.structured(TrainConfig), moved)
         except OmegaConfBaseException as error:
@@ -215,12 +220,12 @@ class _RecordedRun:
         return " ".join([as_override("init_from", self.name), *map(shlex.quote, texts)])
 
 
-def _move(node: Any, old: str, new: str) -> Any:
+def move(node: Any, old: str, new: str) -> Any:
     """Return ``node`` with every path below the directory ``old`` moved to ``new``."""
     if isinstance(node, dict):
-        return {key: _move(value, old, new) for key, value in node.items()}
+        return {key: move(value, old, new) for key, value in node.items()}
     if isinstance(node, list):
-        return [_move(value, old, new) for value in node]
+        return [move(value, old, new) for value in node]
     inside = isinstance(node, str) and f"{node}{os.sep}".startswith(f"{old}{os.sep}")
     return f"{new}{node[len(old) :]}" if inside else node
 
@@ -274,6 +279,11 @@ def _parse(texts: Sequence[str]) -> list[Override]:
         Override(override.get_key_element().lstrip("+~"), text, override.value(), override.is_delete())
         for text, override in parsed
     ]
+
+
+def is_allowed(key: str) -> bool:
+    """Return whether a resumed run may change the value of a config key."""
+    return _matches(key, (*LIMITS, *ROUNDING, *EXACT))
 
 
 def _matches(key: str, patterns: Sequence[str]) -> bool:

@@ -27,8 +27,7 @@ def compare(original: Run, run: Run) -> Comparison:
 
 def differences(original: Run, run: Run) -> list[str]:
     """Return a line for each recorded difference that may change the metrics."""
-    before, after = (comparable(one.environment) | _uncommitted(one) for one in (original, run))
-    return changes(before, after)
+    return changes(*(comparable(one.environment, one.patch) for one in (original, run)))
 
 
 def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
@@ -40,17 +39,13 @@ def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def comparable(environment: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the entries of an ``environment.json`` that metrics may depend on, flat."""
+def comparable(environment: Mapping[str, Any], patch: bytes) -> dict[str, Any]:
+    """Return what metrics may depend on, flat: entries of an ``environment.json``, and the uncommitted changes."""
     flat = {name: environment.get(name) for name in RECORDED} | environment.get("packages", {})
     for split, checksum in environment.get("data", {}).items():  # pixels and files have different checksums
         kind, _, digest = checksum.partition(":")
         flat[f"data checksum ({split}, {kind})"] = digest[:12]
-    return flat | {"checkpoint of init_from": (environment.get("init_from") or "")[:12] or None}
-
-
-def _uncommitted(run: Run) -> dict[str, str]:
-    if not run.environment.get("git_commit"):
-        return {}
-    file = run.path / "git.diff"
-    return {"git.diff": hashlib.sha256(file.read_bytes()).hexdigest()[:12] if file.exists() else "empty"}
+    flat["checkpoint of init_from"] = (environment.get("init_from") or "")[:12] or None
+    if environment.get("git_commit"):
+        flat["git.diff"] = hashlib.sha256(patch).hexdigest()[:12] if patch else "empty"
+    return flat

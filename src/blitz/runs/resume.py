@@ -9,12 +9,14 @@ from typing import Any, NamedTuple
 
 from lightning import Trainer
 
+from blitz.config.keys import leaves
 from blitz.config.paths import as_override
 from blitz.errors import UserError
-from blitz.runs.atomic import TEMPORARY, write_atomically
-from blitz.runs.checkpoint import read_checkpoint
+from blitz.runs.atomic import TEMPORARY, write_all
+from blitz.runs.checkpoint import kept_checkpoint, read_checkpoint
 from blitz.runs.folder import LAST, NEXT, PREVIOUS, RESUMABLE, Run, as_json, as_yaml
-from blitz.runs.metadata import environment
+from blitz.runs.metadata import environment, uncommitted
+from blitz.runs.overrides import is_allowed, move
 from blitz.runs.reproduce import changes, comparable
 
 
@@ -59,29 +61,50 @@ def restore(
 ) -> Resumable:
     """Restore the run directory to its newest intact checkpoint and record ``config``, the config from now on.
 
+    Everything is checked first, then the new records are written, and only then old results are deleted.
+
     Args:
         overrides: the overrides that are new to the run.
         metadata: of this process, as ``training.build.metadata`` returns it.
 
     Raises:
-        UserError: checkpoints or data were changed, or ``trainer`` cannot continue exactly. No file is changed.
+        UserError: checkpoints, config or data were changed, or ``trainer`` cannot continue exactly. No file is changed.
+        OSError: the new records cannot be written. No file is changed.
     """
     found = newest_intact(run)
     if found.path is not None:
+        _check_config(run, found, config)
         _check_limits(run, found.checkpoint, trainer)
+    if run.metrics is not None:
+        read_checkpoint(kept_checkpoint(run))  # a finished run: raises if the file that will be tested is damaged
     _check_data(run, metadata["data"])
-    differences = changes(comparable(run.environment), comparable({**environment(), **metadata}))
-    _reopen(run, config, overrides, differences)
-    if found.path == run.checkpoints / PREVIOUS:
-        (run.checkpoints / LAST).unlink(missing_ok=True)  # damaged; the next save would keep it as the previous one
-    for pattern in (f"*{TEMPORARY}", NEXT):  # left by a process that was killed while it saved
-        for leftover in run.checkpoints.glob(pattern):
-            leftover.unlink()
+    now = environment()
+    differences = changes(comparable(run.environment, run.patch), comparable({**now, **metadata}, uncommitted()))
     positions = found.checkpoint["resume"]["loggers"] if found.checkpoint else [{}] * len(trainer.loggers)
+    write_all(_new_records(run, config, overrides, now, differences))
     for logger, position in zip(trainer.loggers, positions, strict=True):
         if hasattr(logger, "truncate_to"):
             logger.truncate_to(position)
+    for name in ("metrics.json", "per_class.csv", "confusion.csv", "error.txt"):
+        (run.path / name).unlink(missing_ok=True)
+    if found.path == run.checkpoints / PREVIOUS:
+        (run.checkpoints / LAST).unlink(missing_ok=True)  # damaged; the next save would keep it as the previous one
+    for leftover in (*run.path.glob(f"*{TEMPORARY}"), *run.checkpoints.glob(f"*{TEMPORARY}"), run.checkpoints / NEXT):
+        leftover.unlink(missing_ok=True)  # left by a process that was killed while it wrote
     return found._replace(differences=differences)
+
+
+def _check_config(run: Run, found: Resumable, config: Mapping[str, Any]) -> None:
+    """Refuse a config that differs from the checkpoint's in a key that a resumed run keeps."""
+    saved, new = (move(node, str(node["run_dir"]), "") for node in (found.checkpoint["config"], dict(config)))
+    before = dict(leaves(saved))
+    for key, value in leaves({name: node for name, node in new.items() if name in saved}):
+        if value != before.get(key) and not is_allowed(key):
+            raise UserError(
+                f"{run.path / 'config.yaml'}: {key}={value}, but {found.path} has {before.get(key)}; "
+                "expected the config as the run wrote it; to start a new run from its weights with another value: blitz-train "
+                f"{as_override('init_from', run.path)} {as_override(key, str(value))}"
+            )
 
 
 def _check_data(run: Run, checksums: Mapping[str, str]) -> None:
@@ -97,12 +120,12 @@ def _check_data(run: Run, checksums: Mapping[str, str]) -> None:
 def _check_limits(run: Run, checkpoint: Mapping[str, Any], trainer: Trainer) -> None:
     steps, loop = checkpoint["global_step"], checkpoint["loops"]["fit_loop"]
     epochs = loop["epoch_progress"]["current"]
-    for key, done, limit in (
-        ("max_epochs", epochs["completed"], trainer.max_epochs),
+    for key, begun, limit in (
+        ("max_epochs", epochs["ready"], trainer.max_epochs),
         ("max_steps", steps, trainer.max_steps),
     ):
-        if limit not in (None, -1) and done > limit:
-            raise UserError(f"trainer.{key}={limit}: the run has already done {done}; expected at least {done}")
+        if limit not in (None, -1) and begun > limit:
+            raise UserError(f"trainer.{key}={limit}: the run has already begun {begun}; expected at least {begun}")
     ended = epochs["completed"] == epochs["ready"] and not checkpoint["resume"]["should_stop"]
     if ended and not loop["epoch_loop.batch_progress"]["is_last_batch"] and trainer.max_steps != steps:
         raise UserError(
@@ -111,25 +134,22 @@ def _check_limits(run: Run, checkpoint: Mapping[str, Any], trainer: Trainer) -> 
         )
 
 
-def _reopen(run: Run, config: Mapping[str, Any], overrides: Sequence[str], differences: Sequence[str]) -> None:
-    """Remove the results, and add this process to ``resumed`` in ``environment.json``."""
-    for name in ("metrics.json", "per_class.csv", "confusion.csv", "error.txt"):  # first: the run is unfinished again
-        (run.path / name).unlink(missing_ok=True)
-    for leftover in run.path.glob(f"*{TEMPORARY}"):  # left by a process that was killed while it wrote
-        leftover.unlink()
-    current, recorded = environment(), run.environment
+def _new_records(
+    run: Run, config: Mapping[str, Any], overrides: Sequence[str], now: Mapping[str, Any], differences: Sequence[str]
+) -> dict[Path, bytes]:
+    """Return the files to write: this process is added to ``resumed`` in ``environment.json``."""
+    recorded = run.environment
     resumed = {
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
         "host": socket.gethostname(),
         "pid": os.getpid(),
-        "command": current["command"],
-        "git_commit": current["git_commit"],
+        "command": now["command"],
+        "git_commit": now["git_commit"],
         "differs": list(differences),
     }
-    write_atomically(
-        run.path / "environment.json", as_json(recorded | {"resumed": [*recorded.get("resumed", []), resumed]})
-    )
-    if dict(config) != run.config:  # before the overrides: an override that is recorded counts as applied
-        write_atomically(run.path / "config.yaml", as_yaml(dict(config)))
-    if overrides:
-        write_atomically(run.path / "overrides.yaml", as_yaml([*run.overrides, *overrides]))
+    records = {"environment.json": as_json(recorded | {"resumed": [*recorded.get("resumed", []), resumed]})}
+    if dict(config) != run.config:
+        records["config.yaml"] = as_yaml(dict(config))
+    if overrides:  # last: an override that is recorded counts as applied
+        records["overrides.yaml"] = as_yaml([*run.overrides, *overrides])
+    return {run.path / name: content for name, content in records.items()}

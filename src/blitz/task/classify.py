@@ -1,5 +1,6 @@
 """Image classification: one step for all stages, and accuracy by class."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Protocol
@@ -134,7 +135,7 @@ class Classify(LightningModule):
     def on_train_epoch_end(self) -> None:
         self._flush()
         loss, acc = self.training_metrics.compute("epoch")
-        self.log_dict({"train/loss": loss, "train/acc": acc})
+        self.log_dict({"train/loss": loss, "train/acc": torch.tensor(acc, dtype=torch.float64)})
 
     def _flush(self) -> None:
         self.training_metrics.flush(partial(self.trainer.strategy.reduce, reduce_op="sum"))
@@ -159,8 +160,13 @@ class Classify(LightningModule):
         self.evaluation_metrics[stage].reset()
         self.confusion[stage] = metrics["confusion"].cpu()
         results = per_class.class_results(self.classes, self.confusion[stage])
-        by_class = {f"{stage}/acc/{result.name}": result.accuracy for result in results if result.accuracy is not None}
-        self.log_dict({f"{stage}/loss": metrics["loss"], f"{stage}/acc": per_class.accuracy(results), **by_class})
+        accuracies = {f"{stage}/acc/{result.name}": result.accuracy for result in results}
+        accuracies[f"{stage}/acc"] = per_class.accuracy(results)
+        # float64: the ratio of two counts, to the last bit. Lightning would convert Python's floats to float32.
+        exact = {
+            name: torch.tensor(value, dtype=torch.float64) for name, value in accuracies.items() if value is not None
+        }
+        self.log_dict({f"{stage}/loss": metrics["loss"], **exact})
 
     def metric_names(self, stage: str) -> list[str]:
         """Return the names of the metrics of an epoch of ``stage``, if its data has images of each class."""
@@ -176,8 +182,13 @@ class Classify(LightningModule):
         optimizer = self.optimizer(self.parameters())
         if self.schedule is None:
             return optimizer
-        total = int(self.trainer.estimated_stepping_batches)
+        total = self.trainer.estimated_stepping_batches
         arguments = {key: total for key, value in self.schedule.keywords.items() if value == TOTAL_STEPS}
+        if arguments and total == math.inf:
+            raise UserError(
+                f"trainer.max_epochs={self.trainer.max_epochs}: {self.schedule.func.__name__} needs the total number "
+                "of steps; expected a limit in trainer.max_epochs or trainer.max_steps, or schedule=constant"
+            )
         return {
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": self.schedule(optimizer, **arguments), "interval": "step"},

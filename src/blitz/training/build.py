@@ -1,13 +1,15 @@
 """Build data, task and trainer from a config, and check that they fit each other."""
 
+import os
 import re
 from collections.abc import Mapping
 from contextlib import nullcontext
+from pathlib import Path
 from typing import Any, cast
 
 import torch
 from hydra.errors import InstantiationException
-from lightning import LightningDataModule, LightningModule, Trainer
+from lightning import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.accelerators import AcceleratorRegistry
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.loggers import Logger
@@ -15,10 +17,10 @@ from lightning.pytorch.profilers import PassThroughProfiler
 from omegaconf import DictConfig, OmegaConf
 
 from blitz.config.checks import did_you_mean
-from blitz.config.instantiate import instantiate
 from blitz.config.keys import leaves
 from blitz.errors import UserError
 from blitz.runs.checkpoint import CheckpointIO
+from blitz.training import arguments
 
 Config = dict[str, Any]
 NOT_HPARAMS = ("run_dir", "resume", "reproduce", "optimized_metric", "callback", "logger", "data.root", "data.classes",
@@ -34,11 +36,11 @@ def resolve(cfg: DictConfig) -> Config:
 
 
 def data(config: Config) -> LightningDataModule:
-    return instantiate(config["data"])
+    return arguments.build(config, "data")
 
 
 def task(config: Config) -> LightningModule:
-    return instantiate(config["task"])
+    return arguments.build(config, "task")
 
 
 def trainer(config: Config) -> Trainer:
@@ -48,15 +50,23 @@ def trainer(config: Config) -> Trainer:
         UserError: this machine does not have the device, or the strategy would start processes by itself.
     """
     _check_accelerator(config["trainer"]["accelerator"])
-    callbacks = [instantiate(node) for node in config["callback"].values() if node is not None]
-    callbacks.sort(key=lambda callback: not getattr(callback, "runs_first", False))
-    loggers = [_logger(name, node) for name, node in config["logger"].items() if node is not None]
-    make_trainer = instantiate(config["trainer"] | {"_partial_": True})
+    named = {name: _build(config, "callback", name, Callback) for name, node in config["callback"].items() if node}
+    for name, callback in named.items():
+        _check_directory(config, name, callback)
+    callbacks = sorted(named.values(), key=lambda callback: not getattr(callback, "runs_first", False))
+    loggers = [_build(config, "logger", name, Logger) for name, node in config["logger"].items() if node]
     profiler = {} if config["trainer"].get("profiler") else {"profiler": _NoProfiler()}
     # Lightning would add a ModelCheckpoint of its own if there is none.
     checkpoints = any(isinstance(callback, Checkpoint) for callback in callbacks)
-    built: Trainer = make_trainer(callbacks=callbacks, logger=loggers, enable_checkpointing=checkpoints, **profiler)
-    built.strategy.checkpoint_io = CheckpointIO(config)
+    built: Trainer = arguments.build(
+        config, "trainer", callbacks=callbacks, logger=loggers, enable_checkpointing=checkpoints, **profiler
+    )
+    if str(config["trainer"]["precision"]).startswith("16") and built.precision == "bf16-mixed":
+        raise UserError(
+            f"trainer.precision={config['trainer']['precision']}: Lightning cannot use it on the CPU; "
+            "expected 32-true, bf16-mixed, bf16-true or 64-true"
+        )
+    built.strategy.checkpoint_io = CheckpointIO(config, lambda: built.callback_metrics)
     _check_launcher(built, config["trainer"])
     if built.world_size > 1:
         built.strategy.setup_environment()
@@ -101,11 +111,10 @@ def check_metrics(config: Config, task: Any, data: Any) -> None:
         UserError: with the key that names the metric and the metrics that will be logged.
     """
     settings = config["trainer"]
-    if not settings["limit_test_batches"]:
-        raise UserError("trainer.limit_test_batches=0: a run ends with a test; expected a number > 0")
-    epochs = settings["max_epochs"]
-    reached = epochs in (None, -1) or epochs >= (settings["check_val_every_n_epoch"] or 1)
-    validates = "val" in data.splits and settings["limit_val_batches"] and reached
+    for key in ("max_epochs", "max_steps", "limit_train_batches", "limit_test_batches"):
+        if settings.get(key) == 0:
+            raise UserError(f"trainer.{key}=0: a run takes at least one step and ends with a test; expected > 0")
+    validates = "val" in data.splits and settings["limit_val_batches"]
     logged = [name for stage in (("train", "val", "test") if validates else ("train", "test"))
               for name in task.metric_names(stage)]  # fmt: skip
     used = {"optimized_metric": config["optimized_metric"]}
@@ -154,15 +163,31 @@ def _check_launcher(trainer: Trainer, settings: Mapping[str, Any]) -> None:
         )
 
 
-def _logger(name: str, node: Mapping[str, Any]) -> Logger:
+def _build(config: Config, group: str, name: str, kind: type) -> Any:
     try:
-        return instantiate(node)
+        built = arguments.build(config, group, name)
     except InstantiationException as error:
         if isinstance(error.__cause__, ModuleNotFoundError):
             raise UserError(
-                f"logger={name}: its package is not installed; install it with: python -m uv pip install -e '.[{name}]'"
+                f"{group}={name}: its package is not installed; "
+                f"install it with: python -m uv pip install -e '.[{name}]'"
             ) from error
         raise
+    if not isinstance(built, kind):
+        raise UserError(f"{group}.{name}={config[group][name]}: not a {group}; expected a _target_ and its arguments")
+    return built
+
+
+def _check_directory(config: Config, name: str, callback: Any) -> None:
+    """Refuse a ModelCheckpoint outside the run directory: a copy of the directory would be incomplete."""
+    directory, filename = (getattr(callback, attribute, None) for attribute in ("dirpath", "filename"))
+    if directory and filename:
+        path = os.path.normpath(Path(directory, filename))
+        if not Path(path).is_relative_to(os.path.realpath(config["run_dir"])):
+            raise UserError(
+                f"callback.{name}.filename={filename}: it is saved as {path}, outside of the run directory; "
+                f"expected a name within {config['run_dir']}"
+            )
 
 
 class _NoProfiler(PassThroughProfiler):

@@ -1,0 +1,155 @@
+"""Name the config key whose value a library refused.
+
+Libraries rarely name the argument. Therefore the attempt is repeated without each argument in turn: if it succeeds
+without one, that argument is at fault.
+"""
+
+import copy
+import json
+import re
+import sys
+import traceback
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import lightning
+from hydra.errors import InstantiationException
+from hydra.utils import get_object
+
+from blitz.config.instantiate import instantiate
+from blitz.config.paths import PROJECT
+from blitz.errors import UserError
+
+Config = dict[str, Any]
+Keys = tuple[str, ...]
+
+
+def build(config: Config, *path: str, **objects: Any) -> Any:
+    """Instantiate the node of ``config`` at ``path``.
+
+    Args:
+        objects: further arguments.
+
+    Raises:
+        UserError: a library refused an argument; the message holds its key and value.
+    """
+
+    def attempt(config: Config) -> Any:
+        node = _select(config, path)
+        copies = {name: copy.copy(value) for name, value in objects.items()}  # Lightning's Trainer appends to its lists
+        return instantiate(node | {"_partial_": True})(**copies) if objects else instantiate(node)
+
+    suspects = list(_arguments(_select(config, path), *path))
+    with named(config, attempt, lambda _: suspects):
+        return attempt(config)
+
+
+@contextmanager
+def named(
+    config: Config, attempt: Callable[[Config], Any], suspects: Callable[[BaseException], Iterable[Keys]] | None = None
+) -> Iterator[None]:
+    """Name the argument that a library refuses in ``attempt(config)``.
+
+    Args:
+        suspects: returns the paths of arguments in ``config`` that may have caused an error. By default these are the
+            arguments that the error names, and those of the trainer, the optimizer or the schedule if it raised the
+            error.
+
+    Raises:
+        UserError: if the argument is found. Otherwise the error is raised unchanged.
+    """
+    try:
+        yield
+    except Exception as error:
+        cause = error.__cause__ if isinstance(error, InstantiationException) and error.__cause__ else error
+        if not _from_library(cause):
+            raise
+        reason = " ".join(str(cause).split()) or type(cause).__name__
+        for path in suspects(cause) if suspects else _suspects(cause, config):
+            if _names(reason, path[-1], _select(config, path)) or _succeeds_without(path, config, attempt):
+                key = ".".join(_in_group(config, path))
+                raise UserError(f"{key}={_as_text(_select(config, path))}: {reason}") from error
+        for path, node in _made_later(config):
+            if _raised_in(node["_target_"], cause):
+                arguments = ", ".join(f"{key}={_as_text(value)}" for key, value in node.items() if key[0] != "_")
+                key = ".".join(_in_group(config, (*path, ""))[:-1])
+                raise UserError(f"{key}: {node['_target_']} cannot use {arguments} ({reason})") from error
+        raise
+
+
+def _from_library(error: BaseException) -> bool:
+    """Return whether an error was raised outside the project's code. A ``UserError`` already names the key."""
+    frames = traceback.extract_tb(error.__traceback__)
+    inside = bool(frames) and Path(frames[-1].filename).is_relative_to(PROJECT / "src")
+    return not inside and not isinstance(error, UserError)
+
+
+def _names(reason: str, *words: Any) -> bool:
+    return all(re.search(rf"(?<![\w.-]){re.escape(str(word))}(?![\w.]\w)", reason) for word in words)
+
+
+def _succeeds_without(path: Keys, config: Config, attempt: Callable[[Config], Any]) -> bool:
+    changed = copy.deepcopy(config)
+    del _select(changed, path[:-1])[path[-1]]
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            attempt(changed)
+    except Exception:  # another argument is at fault, or this one has no default
+        return False
+    return True
+
+
+def _suspects(error: BaseException, config: Config) -> Iterator[Keys]:
+    for path in _arguments(config):
+        if _names(str(error), path[-1]):
+            yield path
+    if Path(traceback.extract_tb(error.__traceback__)[-1].filename).is_relative_to(Path(lightning.__file__).parent):
+        yield from _arguments(config["trainer"], "trainer")
+    for path, node in _made_later(config):
+        if _raised_in(node["_target_"], error):
+            yield from ((*path, key) for key in node if not key.startswith("_"))
+
+
+def _made_later(config: Config) -> Iterator[tuple[Keys, Config]]:
+    """Yield the path and the node of each object that the task makes itself, such as an optimizer."""
+    for path in _arguments(config["task"], "task"):
+        node = _select(config, path)
+        if isinstance(node, dict) and node.get("_partial_"):
+            yield path, node
+
+
+def _raised_in(target: str, error: BaseException) -> bool:
+    """Return whether an error passed through the module of a class or of one of its parents."""
+    files = {frame.filename for frame in traceback.extract_tb(error.__traceback__)}
+    return any(
+        getattr(sys.modules[parent.__module__], "__file__", None) in files for parent in get_object(target).mro()
+    )
+
+
+def _arguments(node: Any, *path: str) -> Iterator[Keys]:
+    """Yield the path of each argument of the node at ``path`` and of the objects within it."""
+    for key, value in node.items() if isinstance(node, dict) else ():
+        if not key.startswith("_"):
+            yield *path, key
+            yield from _arguments(value, *path, key)
+
+
+def _as_text(value: Any) -> str:
+    """Return a value as it is written in YAML or on the command line."""
+    return value if isinstance(value, str) else json.dumps(value, default=str)
+
+
+def _select(node: Any, path: Keys) -> Any:
+    for key in path:
+        node = node[key]
+    return node
+
+
+def _in_group(config: Config, path: Keys) -> Keys:
+    """Return the path of an argument in the config group that the task takes it from: ``optimizer.lr``."""
+    parent = _select(config, path[:-1])
+    group = next((key for key, node in config.items() if path[0] == "task" and node == parent), None)
+    return path if group is None else (group, path[-1])
