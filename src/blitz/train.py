@@ -37,7 +37,9 @@ def train(cfg: DictConfig) -> float | None:
     task = build.task(config)
     build.setup_data(data, trainer, "fit", "test")
     build.check_metrics(config, task, data)
-    rehearse(config, trainer, task, data)
+    optimizers = rehearse(config, trainer, task, data)
+    if not (cfg.resume or cfg.reproduce):  # what an earlier version has begun stays as it was
+        build.check_schedule(config, optimizers)
     tune(task, config, on_cpu=trainer.strategy.root_device.type == "cpu")  # threads, memory format, compile: speed only
     if cfg.resume and cfg.threads is None:
         build.keep_threads(run.environment, trainer)
@@ -55,6 +57,7 @@ def train(cfg: DictConfig) -> float | None:
     metrics |= trainer.callback_metrics
     if trainer.is_global_zero:
         _record_end(run, cfg, metrics, task, kept)
+    results.check_finite(metrics, task, kept)
     return None if cfg.optimized_metric is None else float(metrics[cfg.optimized_metric])
 
 

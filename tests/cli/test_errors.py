@@ -62,7 +62,10 @@ WRONG = {
     ),
     "grammar": (["optimizer.lr=[1"], "cannot read 'optimizer.lr=[1'"),
     "logger not installed": (["logger=mlflow"], "logger=mlflow: its package is not installed"),
-    "no test": (["trainer.limit_test_batches=0"], "trainer.limit_test_batches=0: a run ends with a test; expected"),
+    "no test": (
+        ["trainer.limit_test_batches=0"],
+        "limit_test_batches=0: a run takes at least one step and ends with a test",
+    ),
     "never validated": (["trainer.limit_val_batches=0"], "optimized_metric=val/acc will not be logged"),
     "classes": (["data.num_classes=5"], "data.num_classes=5: not the number of data.classes; expected 10"),
     "device": (["device=gpu"], "device=gpu: this machine has no cuda device"),

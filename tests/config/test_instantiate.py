@@ -5,7 +5,7 @@ from functools import partial
 import pytest
 import torch
 
-from blitz.config.instantiate import instantiate
+from blitz.config.instantiate import instantiate, without_pretrained_weights
 from blitz.training import build
 from tests.test_configs import compose
 
@@ -43,3 +43,14 @@ def test_class_directory_named_like_an_interpolation(folder):
     data, task = build.data(config), build.task(config)
     data.setup("fit")
     assert data.classes == task.classes == ["${oc.env:HOME}", "blueberry", "grün"]
+
+
+def test_pretrained_weights_are_not_fetched():
+    node = {"net": {"_target_": "torchvision.models.resnet18", "weights": "DEFAULT", "num_classes": 1000}, "lr": [1]}
+    changed = without_pretrained_weights(node)
+    assert changed == {"net": {**node["net"], "weights": None}, "lr": [1]}
+    assert instantiate(changed["net"]).fc.out_features == 1000
+    timm = {"_target_": "timm.create_model", "model_name": "resnet18", "pretrained": True}
+    assert without_pretrained_weights([timm]) == [{**timm, "pretrained": False}]
+    own = {"_target_": "my.Net", "weights": [1.0, 2.0]}
+    assert without_pretrained_weights(own) == own

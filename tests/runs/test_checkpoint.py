@@ -3,9 +3,12 @@
 import hashlib
 import shutil
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from lightning import Callback
 
 from blitz import runs
 from blitz.errors import UserError
@@ -96,3 +99,43 @@ def test_init_from_refused(finished, train, tmp_path):
     message = error_of(train, f"init_from={finished}", "data.image_size=64")
     assert "its weights do not fit Net (" in message
     assert not (tmp_path / "run").exists()
+
+
+class Unreadable(Callback):
+    """Its state cannot be loaded with ``weights_only=True``, from the start or after some steps."""
+
+    def __init__(self, value: Any = None, late: bool = False) -> None:
+        self.value = value or np.zeros(2)
+        self.late = late
+
+    def state_dict(self) -> dict[str, Any]:
+        return {} if self.late else {"value": self.value}
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        self.late = False
+
+
+def test_callback_with_a_state_that_no_checkpoint_can_hold_is_named_before_the_run(train, tmp_path):
+    message = error_of(train, *QUICK, f"+callback.mine._target_={__name__}.Unreadable")
+    assert message.startswith(
+        "blitz-train: callback Unreadable: a checkpoint with its state could not be loaded again ("
+    )
+    assert "numpy" in message
+    assert not list(tmp_path.iterdir())
+
+
+def test_callback_with_such_a_state_later_is_named_by_the_first_save(train, tmp_path):
+    message = error_of(train, *QUICK, f"+callback.mine._target_={__name__}.Unreadable", "+callback.mine.late=true")
+    assert "callback Unreadable: a checkpoint with its state could not be loaded again" in message
+    assert not Run(tmp_path / "run").saved
+
+
+@pytest.mark.parametrize(
+    ("value", "kind"),
+    [(Path("x"), "pathlib"), (np.float64(1), "numpy"), (print, "print"), (lambda: 1, "PicklingError")],
+)
+def test_unreadable_values(value, kind):
+    with pytest.raises(UserError, match=rf"^callback Bad: .*{kind}.*; expected a state_dict of"):
+        checkpoint.serialize({"state_dict": {}, "callbacks": {"Good": {"a": 1}, "Bad": {"b": [value]}}})
+    with pytest.raises(UserError, match=rf"^'optimizer_states' of the checkpoint: .*{kind}"):
+        checkpoint.serialize({"callbacks": {"Good": {"a": 1}}, "optimizer_states": [value]})

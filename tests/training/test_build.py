@@ -11,7 +11,7 @@ from blitz import runs
 from blitz.errors import UserError
 from blitz.runs.checkpoint import CheckpointIO
 from blitz.training import build
-from tests.conftest import OVERRIDES
+from tests.conftest import OVERRIDES, QUICK, error_of
 from tests.test_configs import compose
 
 
@@ -206,3 +206,25 @@ def test_data_is_prepared_before_it_is_set_up():
 
     build.setup_data(Data(), build.trainer(config()), "fit", "test")
     assert calls == ["prepare", "fit", "test"]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "problem"),
+    [
+        (["optimizer=sgd", "schedule.cycle_momentum=true"], "optimizer.momentum=0.9: it has no effect, because torch."),
+        (["schedule.cycle_momentum=true"], "optimizer.betas=[0.9, 0.999]: it has no effect, because torch."),
+        (["schedule.max_lr=0.1"], "schedule.max_lr=0.1: it replaces optimizer.lr=0.003; expected optimizer.lr=0.1"),
+    ],
+)
+def test_value_that_the_schedule_replaces_is_refused(overrides, problem, train, tmp_path):
+    assert error_of(train, *QUICK, *overrides).startswith(f"blitz-train: {problem}")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("schedule", ["onecycle", "cosine", "constant"])
+@pytest.mark.parametrize(("optimizer", "key", "value"), [("sgd", "momentum", 0.7), ("adam", "betas", (0.7, 0.9))])
+def test_momentum_of_the_config_is_used(schedule, optimizer, key, value, train):
+    text = list(value) if isinstance(value, tuple) else value
+    run = train(*QUICK, f"optimizer={optimizer}", f"optimizer.{key}={text}".replace(" ", ""), f"schedule={schedule}")
+    saved = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
+    assert [group[key] for group in saved["optimizer_states"][0]["param_groups"]] == [value]

@@ -88,3 +88,19 @@ def test_checkpoint_outside_of_the_run_directory_is_refused(name, train, tmp_pat
     message = error_of(train, *QUICK, f"callback.checkpoint.{name}")
     assert "outside of the run directory" in message
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("where", ["weights", "none"])
+def test_metrics_that_are_not_finite_are_refused_and_recorded_as_null(where, finished, command, tmp_path):
+    path = tmp_path / "nan.ckpt"
+    content = torch.load(finished / "checkpoints" / "best.ckpt", weights_only=True)
+    content["state_dict"]["net.fc3.bias"][2] = float("nan") if where == "weights" else 3e38
+    if where == "none":
+        content["state_dict"]["net.fc3.bias"][3] = -3e38
+    torch.save(content, path)
+    message = error_of(command, "blitz-eval", f"checkpoint={path}", f"hydra.run.dir={tmp_path / 'eval'}")
+    reason = "1 of its tensors are not finite, such as net.fc3.bias" if where == "weights" else "it overflows"
+    assert message.startswith(f"blitz-eval: {path}: test/loss is ")
+    assert reason in message
+    metrics = json.loads((tmp_path / "eval" / "metrics.json").read_text(), parse_constant=pytest.fail)
+    assert metrics["test/loss"] is None

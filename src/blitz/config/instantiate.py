@@ -4,6 +4,8 @@ from typing import Any
 
 import hydra.utils
 
+NO_WEIGHTS = {"weights": None, "weights_backbone": None, "pretrained": False}  # arguments of torchvision and timm
+
 
 def instantiate(node: Any) -> Any:
     """Create the object that a plain node describes by its ``_target_`` and arguments, as Hydra does.
@@ -11,6 +13,18 @@ def instantiate(node: Any) -> Any:
     Both training and loading call this function. A literal ``${``, for example in a class name, is not interpolated.
     """
     return hydra.utils.instantiate(_protect(node), _convert_="all")
+
+
+def without_pretrained_weights(node: Any) -> Any:
+    """Return a node that builds the same networks of torchvision and timm, but does not fetch pretrained weights."""
+    if isinstance(node, list):
+        return [without_pretrained_weights(value) for value in node]
+    if not isinstance(node, dict):
+        return node
+    changed = {key: without_pretrained_weights(value) for key, value in node.items()}
+    if str(node.get("_target_")).startswith(("torchvision.models.", "timm.")):
+        changed |= {key: value for key, value in NO_WEIGHTS.items() if key in node}
+    return changed
 
 
 def decode(hexadecimal: str) -> str:

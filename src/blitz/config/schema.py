@@ -40,6 +40,7 @@ class EvalConfig:
     run: str | None = None
     checkpoint: str | None = None
     data_root: str | None = None
+    trust: bool = False
     output_dir: str = MISSING
     trainer: dict[str, Any] = field(default_factory=dict)
     device: dict[str, Any] = field(default_factory=dict)

@@ -3,6 +3,7 @@
 import hashlib
 import io
 import os
+import re
 import zipfile
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
@@ -13,7 +14,8 @@ import torch
 from lightning import LightningModule
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
-from blitz.config.instantiate import instantiate
+from blitz.config.instantiate import instantiate, without_pretrained_weights
+from blitz.config.trust import check_trusted
 from blitz.errors import UserError
 from blitz.runs.atomic import write_atomically
 from blitz.runs.compatibility import upgrade_config
@@ -36,9 +38,8 @@ class CheckpointIO(TorchCheckpointIO):
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | os.PathLike[str], storage_options: Any = None
     ) -> None:
-        content = io.BytesIO()
         metrics = {name: float(value) for name, value in self.metrics().items()}
-        torch.save({**checkpoint, "config": self.config, "metrics": metrics}, content)
+        content = serialize({**checkpoint, "config": self.config, "metrics": metrics})
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         write_atomically(Path(path), content.getbuffer())
 
@@ -46,6 +47,43 @@ class CheckpointIO(TorchCheckpointIO):
         self, path: str | os.PathLike[str], map_location: Any = None, weights_only: bool | None = None
     ) -> dict[str, Any]:
         return read_checkpoint(Path(path), map_location)
+
+
+def serialize(checkpoint: Mapping[str, Any]) -> io.BytesIO:
+    """Return a checkpoint as bytes that ``read_checkpoint`` can read.
+
+    Raises:
+        UserError: it holds an object that ``torch.load`` refuses; the message names the callback that it belongs to.
+    """
+    content = io.BytesIO()
+    try:
+        _save_readable(checkpoint, content)
+    except Exception as error:
+        reason = " ".join(str(error.__cause__ or error).split())
+        kind = re.search(r"GLOBAL ([\w.]+) was not", reason)
+        found = kind[1] if kind else f"{type(error).__name__}: {reason[:200]}"
+        raise UserError(
+            f"{_unreadable(checkpoint)}: a checkpoint with its state could not be loaded again ({found}); "
+            "expected a state_dict of tensors, numbers, text, and lists, tuples and dicts of them"
+        ) from error
+    return content
+
+
+def _save_readable(value: Any, content: io.BytesIO) -> None:
+    torch.save(value, content)
+    content.seek(0)
+    torch.load(content, weights_only=True, map_location="meta")  # on this device no tensor is copied
+    content.seek(0)
+
+
+def _unreadable(checkpoint: Mapping[str, Any]) -> str:
+    """Return the name of the callback, or the key, whose state cannot be read."""
+    for key, state in [*checkpoint.get("callbacks", {}).items(), *checkpoint.items()]:
+        try:
+            _save_readable(state, io.BytesIO())
+        except Exception:
+            return f"callback {key}" if key in checkpoint.get("callbacks", {}) else f"{key!r} of the checkpoint"
+    return "the checkpoint"
 
 
 def checkpoint_file(run_or_checkpoint: str | Path) -> Path:
@@ -130,17 +168,26 @@ def read_checkpoint(path: Path, map_location: str | torch.device = "cpu") -> dic
     return checkpoint | {"config": upgrade_config(checkpoint["config"])}
 
 
-def load(run_or_checkpoint: str | Path, map_location: str | torch.device = "cpu") -> LightningModule:
+def load(
+    run_or_checkpoint: str | Path, map_location: str | torch.device = "cpu", *, trust: bool = False
+) -> LightningModule:
     """Return the trained task in eval mode: ``task.classes[task(task.transform(image)).argmax(1)]``.
 
-    The checkpoint alone is enough. It names the classes to instantiate, so load only files that you trust.
+    The checkpoint alone is enough. Networks of torchvision and timm that were built with pretrained weights are built
+    without them, because the checkpoint holds all weights.
+
+    Args:
+        trust: also call code outside of ``config.trust.PACKAGES`` if the checkpoint names it.
 
     Raises:
-        UserError: there is no checkpoint, the file is not one of blitz, or its weights do not fit its network.
+        UserError: there is no checkpoint, the file is not one of blitz, it names code that is not trusted, or its
+            weights do not fit its network.
     """
     path = checkpoint_file(run_or_checkpoint)
     checkpoint = read_checkpoint(path, map_location)
-    task: LightningModule = instantiate(checkpoint["config"]["task"])
+    if not trust:
+        check_trusted(checkpoint["config"]["task"], "task", path)
+    task: LightningModule = instantiate(without_pretrained_weights(checkpoint["config"]["task"]))
     _load_weights(task, checkpoint, str(path))
     return task.to(map_location).eval()
 

@@ -8,6 +8,7 @@ import copy
 import json
 import re
 import sys
+import sysconfig
 import traceback
 import warnings
 from collections.abc import Callable, Iterable, Iterator
@@ -20,11 +21,11 @@ from hydra.errors import InstantiationException
 from hydra.utils import get_object
 
 from blitz.config.instantiate import instantiate
-from blitz.config.paths import PROJECT
 from blitz.errors import UserError
 
 Config = dict[str, Any]
 Keys = tuple[str, ...]
+LIBRARIES = {sysconfig.get_paths()[name] for name in ("purelib", "platlib", "stdlib")}
 
 
 def build(config: Config, *path: str, **objects: Any) -> Any:
@@ -81,10 +82,10 @@ def named(
 
 
 def _from_library(error: BaseException) -> bool:
-    """Return whether an error was raised outside the project's code. A ``UserError`` already names the key."""
+    """Return whether an installed package raised an error. A ``UserError`` already names the key."""
     frames = traceback.extract_tb(error.__traceback__)
-    inside = bool(frames) and Path(frames[-1].filename).is_relative_to(PROJECT / "src")
-    return not inside and not isinstance(error, UserError)
+    installed = bool(frames) and any(Path(frames[-1].filename).is_relative_to(path) for path in LIBRARIES)
+    return installed and not isinstance(error, UserError)
 
 
 def _names(reason: str, *words: Any) -> bool:
@@ -124,9 +125,9 @@ def _made_later(config: Config) -> Iterator[tuple[Keys, Config]]:
 def _raised_in(target: str, error: BaseException) -> bool:
     """Return whether an error passed through the module of a class or of one of its parents."""
     files = {frame.filename for frame in traceback.extract_tb(error.__traceback__)}
-    return any(
-        getattr(sys.modules[parent.__module__], "__file__", None) in files for parent in get_object(target).mro()
-    )
+    made_by = get_object(target)
+    parents = made_by.mro() if isinstance(made_by, type) else [made_by]
+    return any(getattr(sys.modules[parent.__module__], "__file__", None) in files for parent in parents)
 
 
 def _arguments(node: Any, *path: str) -> Iterator[Keys]:

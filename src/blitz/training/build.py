@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, cast
@@ -15,6 +15,7 @@ from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.profilers import PassThroughProfiler
 from omegaconf import DictConfig, OmegaConf
+from torch.optim import Optimizer
 
 from blitz.config.checks import did_you_mean
 from blitz.config.keys import leaves
@@ -123,6 +124,35 @@ def check_metrics(config: Config, task: Any, data: Any) -> None:
         if metric is not None and metric not in logged:
             brief = ", ".join(name for name in logged if name.count("/") == 1)
             raise UserError(f"{key}={metric} will not be logged; {did_you_mean(metric, logged) or f'expected {brief}'}")
+
+
+def check_schedule(config: Config, optimizers: Sequence[Optimizer]) -> None:
+    """Refuse a schedule that replaces other values of its optimizer than the learning rate, such as the momentum.
+
+    Args:
+        optimizers: with their schedules.
+
+    Raises:
+        UserError: the value in the config would have no effect.
+    """
+    optimizer, schedule = config.get("optimizer") or {}, config.get("schedule") or {}
+    groups = [group for one in optimizers for group in one.param_groups]
+    for key, value in optimizer.items():
+        used = [group[key] for group in groups if key in group]
+        if key != "lr" and used and all(_plain(one) != value for one in used):
+            raise UserError(
+                f"optimizer.{key}={value}: it has no effect, because {schedule.get('_target_', 'the task')} sets it to "
+                f"{_plain(used[0])}; expected a schedule that keeps it (of OneCycleLR: schedule.cycle_momentum=false)"
+            )
+    if "max_lr" in schedule and schedule["max_lr"] != optimizer.get("lr"):
+        raise UserError(
+            f"schedule.max_lr={schedule['max_lr']}: it replaces optimizer.lr={optimizer.get('lr')}; "
+            f"expected optimizer.lr={schedule['max_lr']} alone, which schedule.max_lr takes over"
+        )
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
 
 
 def hparams(cfg: DictConfig) -> dict[str, Any]:

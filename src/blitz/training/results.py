@@ -1,10 +1,13 @@
 """Results of a run after its last step: the checkpoint that it keeps, and that checkpoint's metrics."""
 
+import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from lightning import LightningDataModule, LightningModule, Trainer
 
+from blitz.errors import UserError
 from blitz.runs.checkpoint import best_checkpoint, existing, read_checkpoint
 from blitz.runs.folder import Run
 
@@ -34,3 +37,20 @@ def kept_metrics(
         trainer.validate(task, data, ckpt_path=kept, verbose=False)
         metrics |= trainer.callback_metrics
     return metrics
+
+
+def check_finite(metrics: Mapping[str, Any], task: LightningModule, source: Path | None) -> None:
+    """Refuse the result of a test whose metrics are not finite.
+
+    Args:
+        source: the checkpoint that was tested.
+
+    Raises:
+        UserError: with the metric, and the name of a weight that is not finite.
+    """
+    wrong = {name: float(value) for name, value in metrics.items() if not math.isfinite(float(value))}
+    if wrong:
+        name, value = next(iter(wrong.items()))
+        weights = [key for key, weight in task.state_dict().items() if not weight.isfinite().all()]
+        reason = f"{len(weights)} of its tensors are not finite, such as {weights[0]}" if weights else "it overflows"
+        raise UserError(f"{source or 'the trained model'}: {name} is {value:g}, because {reason}; expected a number")
