@@ -1,7 +1,5 @@
 """A checkpoint of somebody else must not run a command."""
 
-import shutil
-
 import pytest
 import torch
 
@@ -55,32 +53,22 @@ def test_trusted(target, tmp_path):
 def test_not_trusted(target, tmp_path):
     with pytest.raises(UserError) as error:
         check_trusted({"net": [{"_target_": target}]}, "task", tmp_path / "best.ckpt")
-    assert str(error.value).startswith(
-        f"{tmp_path / 'best.ckpt'}: task.net.0._target_={target} is not trusted; expected"
-    )
+    assert str(error.value).startswith(f"{tmp_path / 'best.ckpt'}: task.net.0._target_={target} is not trusted")
     assert str(error.value).endswith("add trust=true")
 
 
 def test_checkpoint_runs_no_command_unless_it_is_trusted(finished, command, tmp_path):
-    run = shutil.copytree(finished, tmp_path / "run")
-    marker = tmp_path / "executed"
-    path = run / "checkpoints" / "best.ckpt"
-    content = torch.load(path, weights_only=True)
-    net = content["config"]["task"]["net"]
-    content["config"]["task"]["classes"] = {
-        "_target_": "pathlib.Path.mkdir",
-        "self": {"_target_": "pathlib.Path", "_args_": [str(marker)]},
-    }
-    content["config"]["task"]["net"] = net
+    path, marker = tmp_path / "best.ckpt", tmp_path / "executed"
+    content = torch.load(finished / "checkpoints" / "best.ckpt", weights_only=True)
+    content["config"]["task"]["label_smoothing"] = {"_target_": "os.mkdir", "_args_": [str(marker)]}
     torch.save(content, path)
     message = error_of(command, "blitz-eval", f"checkpoint={path}", f"hydra.run.dir={tmp_path / 'eval'}")
-    assert "task.classes._target_=pathlib.Path.mkdir is not trusted" in message
+    assert "task.label_smoothing._target_=os.mkdir is not trusted" in message
     with pytest.raises(UserError, match="is not trusted"):
         runs.load(path)
     assert not marker.exists()
     assert not (tmp_path / "eval").exists()
-    with pytest.raises(Exception, match=""):  # the classes are then missing, but the code has run
-        runs.load(path, trust=True)
+    runs.load(path, trust=True)
     assert marker.exists()
 
 
