@@ -40,7 +40,7 @@ def shorten(path: Path) -> str:
 
 
 def as_text(path: str | os.PathLike[str]) -> str:
-    """Return a path as text that every encoding of UTF-8 can hold: bytes that are not UTF-8 become ``\\xNN``."""
+    """Return a path as text that every encoding of UTF-8 can hold: other bytes become escapes."""
     return os.fsencode(path).decode(errors="backslashreplace")
 
 
