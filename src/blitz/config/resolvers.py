@@ -47,6 +47,11 @@ def class_names(directory: Path) -> list[str]:
     return sorted(names)
 
 
+def number_of(values: Any) -> int:
+    """Return the length of a list, or 0 for anything else, which the class that takes the list refuses."""
+    return len(values) if hasattr(values, "__len__") else 0
+
+
 def directory_name(overrides: str) -> str:
     """Return overrides as a directory name of at most 150 bytes that needs no quotes in a shell, Hydra or Windows."""
     name = re.sub(r"[^\w.+-]+", "-", overrides).strip("-.") or "defaults"
@@ -75,7 +80,7 @@ def sweep_directory(overrides: Sequence[str], default: str) -> str:
 
 RESOLVERS: dict[str, Callable[..., Any]] = {
     "project": lambda: str(PROJECT),
-    "len": len,
+    "len": number_of,
     "class_folders": class_folders,
     "directory_name": directory_name,
     "run_directory": run_directory,

@@ -50,6 +50,8 @@ def _load(path: Path, shape: Sequence[int]) -> Tensor | None:
         return None
     try:
         content = torch.load(path, weights_only=True)
+        if not isinstance(content, dict):  # a tensor, as until 2026-11
+            return None
         tensor: Tensor = content["tensor"]
         intact = (content["name"], tensor.dtype, tuple(tensor.shape)) == (path.name, torch.uint8, tuple(shape))
         return tensor if intact and content["crc32"] == _crc32(tensor) else None

@@ -5,14 +5,15 @@ import hashlib
 import os
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from types import MappingProxyType
+from typing import Literal, NamedTuple
 
 import torch
-from PIL import Image
+from PIL import Image, ImageFile
 from torch import Tensor
 
 from blitz.config.paths import as_text
@@ -40,9 +41,7 @@ class ImageFolder(ImageDataModule):
         UserError: a split or a class is missing or empty, or a file cannot be read as an image; the message names it.
     """
 
-    def __init__(self, *args: Any, **settings: Any) -> None:
-        super().__init__(*args, **settings)
-        self._skipped: dict[str, Counter[str]] = {}
+    _skipped: Mapping[str, Counter[str]] = MappingProxyType({})  # by split: number of unused entries of each kind
 
     def read(self, name: Literal["train", "val", "test"]) -> Split | None:
         root = Path(self.root).expanduser()
@@ -66,7 +65,7 @@ class ImageFolder(ImageDataModule):
         lines = super().describe(device)
         total = sum(self._skipped.values(), Counter())
         if total:
-            lines["not used"] = ", ".join(f"{count:,} {kind}" for kind, count in total.items())
+            lines["not used"] = "; ".join(f"{kind}: {count:,}" for kind, count in total.items())
         return lines
 
     def _files(self, directory: Path) -> list[list[str]]:
@@ -78,13 +77,14 @@ class ImageFolder(ImageDataModule):
         self._refuse_unknown_classes(directory)
         found = [_list(directory / os.fsdecode(name.encode())) for name in self.classes]
         outside = sum(_is_image(entry.name) and not entry.is_dir() for entry in os.scandir(directory))
-        self._skipped[directory.name] = sum((listing.skipped for listing in found), Counter({NESTED: outside}))
+        skipped = sum((listing.skipped for listing in found), Counter({NESTED: outside}))
+        self._skipped = {**self._skipped, directory.name: skipped}
         if directory.name == "train":  # a class may be absent from val and test: its accuracy is then n/a
             for name, listing in zip(self.classes, found, strict=True):
                 if not listing.images:
-                    nested = f" itself, but {count} below it" if (count := listing.skipped[NESTED]) else ""
+                    nested = f", but {count} in its sub-directories" if (count := listing.skipped[NESTED]) else ""
                     raise UserError(
-                        f"{directory / name}: no images in it{nested}; expected at least one for each class"
+                        f"{directory / name}: no images{nested or ' in it'}; expected at least one for each class"
                     )
         if not any(listing.images for listing in found):
             raise UserError(f"{directory}: no images in it; expected images in {directory}/<class>/")
@@ -174,6 +174,8 @@ def _decode(path: str, transform: Transform) -> Tensor:
 
 def _verify(path: str) -> None:
     with _errors_name(path), Image.open(path) as image:
+        if isinstance(image, ImageFile.StubImageFile):
+            image.load()  # raises: Pillow recognizes the format, but has no decoder
         image.verify()
 
 

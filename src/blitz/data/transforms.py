@@ -131,7 +131,7 @@ class Transform:
         self.mean, self.std = (_per_channel(*named, channels) for named in (("mean", mean), ("std", std)))
         for value in (0, 255):
             pixel = normalize(torch.full((1, channels, 1, 1), value, dtype=torch.uint8), self.mean, self.std)
-            if not (self.std > 0).all() or not pixel.isfinite().all():
+            if not (self.std > 0).all() or not self.std.isfinite().all() or not pixel.isfinite().all():
                 raise UserError(
                     f"data.std={list(std)}, data.mean={list(mean)}: images cannot be normalized by them; "
                     "expected finite numbers, and data.std > 0"
