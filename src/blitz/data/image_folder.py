@@ -84,7 +84,7 @@ class ImageFolder(ImageDataModule):
                 if not listing.images:
                     nested = f", but {count} in its sub-directories" if (count := listing.skipped[NESTED]) else ""
                     raise UserError(
-                        f"{directory / name}: no images{nested or ' in it'}; expected at least one for each class"
+                        f"{directory / name}: no images in it{nested}; expected at least one for each class"
                     )
         if not any(listing.images for listing in found):
             raise UserError(f"{directory}: no images in it; expected images in {directory}/<class>/")
