@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import os
 import re
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from PIL import Image
 from blitz import runs
 from blitz.config.paths import PROJECT
 from blitz.data.digits import DIGITS, Digits
+from blitz.runs.folder import Run
 from tests.conftest import QUICK
 
 
@@ -240,3 +242,41 @@ def test_number_of_threads_depends_on_the_work_in_a_batch(overrides, threads, tr
     train("debug=one_batch", *overrides)
     assert torch.get_num_threads() == threads
     torch.set_num_threads(1)
+
+
+NAMES = ["${oc.env:HOME}", "123", "???", "[red]", "a\x85b", "x\ny", "\\${seed}", "0x1f"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such file names")
+def test_class_names_are_data_everywhere(train, command, tmp_path, capsys):
+    """In config, tables, metrics, curves and checkpoints, of a run that is evaluated, resumed and reproduced."""
+    root = tmp_path / "images"
+    for split in ("train", "test"):
+        for label, name in enumerate(NAMES):
+            (root / split / name).mkdir(parents=True)
+            for i in range(4):
+                Image.new("RGB", (8, 8), (label * 30, i, 0)).save(root / split / name / f"{i}.png")
+    data = ("data=image_folder", f"data.root={root}", "data.batch_size=8", "data.val_fraction=0.25")
+    run = train(*data, "trainer.max_epochs=1", "schedule=constant", "seed=1", "logger=[tensorboard,csv]")
+    assert r"a\x85b" in capsys.readouterr().out
+    names = sorted(NAMES)
+
+    def check(path):
+        config = Run(path).config
+        assert config["data"]["classes"] == config["task"]["classes"] == names
+        assert {f"test/acc/{name}" for name in names} <= set(_metrics(path))
+        rows = list(csv.DictReader((path / "per_class.csv").open(encoding="utf-8", newline="")))
+        assert [row["class"] for row in rows] == names
+        if (path / "checkpoints").exists():
+            assert runs.load(path).classes == names
+
+    check(run)
+    before = _metrics(run)
+    command("blitz-eval", f"run={run}", f"hydra.run.dir={tmp_path / 'eval'}", "device=cpu")
+    check(tmp_path / "eval")
+    capsys.readouterr()
+    check(train(f"reproduce={run}", into="again"))
+    assert "identical: all" in capsys.readouterr().out
+    command("blitz-train", f"resume={run}", "trainer.max_epochs=2")
+    check(run)
+    assert _metrics(run).keys() == before.keys()

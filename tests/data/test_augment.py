@@ -49,3 +49,9 @@ def test_cutout():
 def test_wrong_values_are_refused(wrong):
     with pytest.raises(UserError, match=r"^data.augment\.\w+\.\w+=\w+: not a valid \w+; expected "):
         wrong()
+
+
+def test_a_translation_beyond_the_mirrored_image_is_refused():
+    translate = Translate(8)
+    with pytest.raises(UserError, match=r"pixels=8: images of 8x8 cannot be mirrored that far; expected .* 7$"):
+        translate.apply(split().images, translate.draw(103, 0, 0))

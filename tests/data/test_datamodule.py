@@ -1,5 +1,6 @@
 """Splits, checks and loaders that all data sets share."""
 
+import math
 import re
 from typing import get_type_hints
 
@@ -83,7 +84,7 @@ def test_images_of_the_right_size_are_not_copied():
         def read(self, name):
             return super().read(name) and Split(images, torch.arange(3))
 
-    data = ready(grey(Fitting, classes=TEN[:3], num_classes=3, batch_size=1))
+    data = ready(grey(Fitting, classes=TEN[:3], num_classes=3, batch_size=1, val_fraction=0))
     assert data.splits["train"].images is data.splits["test"].images is images
 
 
@@ -139,11 +140,39 @@ def test_a_setting_that_does_not_exist_is_refused_in_a_notebook():
         ({"mean": [0.5] * 3}, "data.mean=[0.5, 0.5, 0.5]: not a valid number of values; expected 1"),
         ({"num_classes": 9}, "data.num_classes=9: not the number of data.classes; expected 10"),
         ({"loader": "disk"}, "data.loader=disk: no such loader; expected auto, device, workers"),
+        ({"std": [0]}, "data.std=[0], data.mean=[0.5]: images cannot be normalized by them; expected finite numbers"),
+        ({"std": [-1.0]}, "data.std=[-1.0], data.mean=[0.5]: images cannot be normalized by them"),
+        ({"std": [1e-50]}, "data.std=[1e-50], data.mean=[0.5]: images cannot be normalized by them"),
+        ({"std": [math.inf]}, "data.std=[inf], data.mean=[0.5]: images cannot be normalized by them"),
+        ({"mean": [-math.inf]}, "data.std=[0.5], data.mean=[-inf]: images cannot be normalized by them"),
+        ({"mean": [math.nan]}, "data.mean=[nan]: not valid; expected a list of 1 or 1 finite numbers"),
+        ({"mean": 0.5}, "data.mean=0.5: not valid; expected a list of 1 or 1 finite numbers"),
+        ({"image_size": 0}, "data.image_size=0: not a valid number; expected a whole number >= 1"),
+        ({"image_size": 8.0}, "data.image_size=8.0: not a valid number; expected a whole number >= 1"),
+        ({"batch_size": 0}, "data.batch_size=0: not a valid number; expected a whole number >= 1"),
+        ({"eval_batch_size": True}, "data.eval_batch_size=True: not a valid number; expected a whole number >= 1"),
+        ({"num_workers": -1}, "data.num_workers=-1: not a valid number; expected a whole number from 0 to 256"),
+        ({"num_workers": 10**6}, "data.num_workers=1000000: not a valid number; expected a whole number from 0 to 256"),
+        ({"memory_limit": 0}, "data.memory_limit=0: not a valid number; expected a number > 0"),
+        ({"memory_limit": math.nan}, "data.memory_limit=nan: not a valid number; expected a number > 0"),
+        ({"val_fraction": 1.0}, "data.val_fraction=1.0: not a valid number; expected a number >= 0 and < 1"),
+        ({"val_fraction": -0.1}, "data.val_fraction=-0.1: not a valid number; expected a number >= 0 and < 1"),
+        ({"classes": ["a"], "num_classes": 1}, "data.classes=['a']: not enough to classify; expected at least two"),
+        ({"classes": ["a", "1", 1], "num_classes": 3}, "data.classes=['a', '1', '1']: '1' occurs 2 times; expected"),
+        ({"classes": ["a", ""], "num_classes": 2}, "data.classes=['a', '']: a name is empty; expected"),
+        ({"classes": "abc", "num_classes": 3}, "data.classes=abc: not valid; expected a list of names"),
+        ({"classes": [True, False], "num_classes": 2}, "data.classes=[True, False]: not valid; expected a list of"),
+        ({"augment": [Flip()]}, "not valid; expected augmentations by name"),
+        ({"augment": {"x": 3}}, "data.augment.x=3: it has no draw(); expected an augmentation, or null"),
     ],
 )
 def test_wrong_values_are_refused(options, answer):
     with pytest.raises(UserError, match=re.escape(answer)):
         grey(Digits, **options)
+
+
+def test_an_augmentation_can_be_removed():
+    assert grey(Digits, augment={"flip": None}).augment == grey(Digits, augment=None).augment == []
 
 
 def test_num_classes_need_not_be_given():
@@ -155,6 +184,8 @@ def test_num_classes_need_not_be_given():
     [
         (Digits, {"classes": TEN[:4], "num_classes": 4}, "data.classes: 4 names, but the data has a label 9"),
         (Raw, {"channels": 3}, "the data's images are 1x32x32, but data.channels and data.image_size say 3x32x32"),
+        (Digits, {"val_fraction": 1e-4}, "data.val_fraction=0.0001: no image of any class is left for validation"),
+        (Digits, {"val_fraction": 0.999}, "data.val_fraction=0.999: no image of class 0 is left for training"),
         (Digits, {"batch_size": 5000}, "data.batch_size=5000: larger than the training data; expected <= 1295"),
     ],
 )
@@ -169,3 +200,103 @@ def test_workers_give_the_same_batches():
     fetched = batches(ready(grey(Digits, loader="workers", num_workers=2, **options)))
     assert len(expected) == 6
     torch.testing.assert_close(fetched, expected, rtol=0, atol=0)
+
+
+class Given(ImageDataModule):
+    """Three splits that the test gives."""
+
+    split = Split(torch.zeros(20, 1, 32, 32, dtype=torch.uint8), torch.arange(20) % 10)
+
+    def read(self, name):
+        return None if name == "val" else self.split
+
+
+LABELS = Given.split.labels
+
+
+@pytest.mark.parametrize(
+    ("change", "answer"),
+    [
+        (
+            {"images": torch.randn(20, 1, 32, 32)},
+            "has images of type torch.float32; expected uint8, with values from 0",
+        ),
+        ({"images": torch.zeros(20, 1, 32, 32, dtype=torch.int8)}, "has images of type torch.int8; expected uint8"),
+        ({"labels": LABELS - 1}, "has a label -1; expected labels from 0 to 9"),
+        (
+            {"labels": LABELS.int()},
+            "has labels of type torch.int32 (20,); expected a tensor of int64, one for",
+        ),
+        ({"labels": LABELS[:, None]}, "has labels of type torch.int64 (20, 1); expected a tensor of int64"),
+        ({"labels": LABELS.tolist()}, "has labels of type list; expected a tensor of int64"),
+        ({"labels": LABELS[:19]}, "has 19 labels; expected one for each of its 20 images"),
+        ({"images": Given.split.images[:0], "labels": LABELS[:0]}, "is empty; expected at least one image"),
+    ],
+)
+def test_a_split_that_cannot_be_used_is_refused(change, answer):
+    data = grey(Given)
+    data.split = Given.split._replace(**change)
+    with pytest.raises(UserError, match=re.escape(f"data: the train split of Given {answer}")):
+        data.setup("fit")
+
+
+class Undecoded:
+    """Random images, decoded on demand; counts the images that this process has decoded."""
+
+    def __init__(self, n, dtype=torch.uint8):
+        self.n, self.dtype, self.decoded = n, dtype, 0
+
+    def __len__(self):
+        return self.n
+
+    def __getitem__(self, rows):
+        self.decoded += len(rows)
+        return rows.reshape(-1, 1, 1, 1).expand(-1, 1, 32, 32).to(self.dtype)
+
+    def checksum(self):
+        return b"undecoded"
+
+
+def undecoded(dtype=torch.uint8, **options):
+    data = grey(Given, val_fraction=0, **options)
+    data.split = Split(Undecoded(20, dtype), LABELS)
+    return data
+
+
+@pytest.mark.parametrize("loader", ["auto", "workers"])
+def test_undecoded_images_go_through_workers(loader):
+    data = ready(undecoded(loader=loader, num_workers=2))
+    assert data.describe(torch.device("cpu"))["images"] == "1×32×32, 10 classes, 2 workers"
+    before = data.split.images.decoded
+    expected = batches(ready(undecoded(loader="device")))
+    torch.testing.assert_close(batches(data), expected, rtol=0, atol=0)
+    assert data.split.images.decoded == before, "none in this process"
+
+
+def test_undecoded_images_are_decoded_once_for_the_device():
+    data = ready(undecoded(loader="device"))
+    assert data.describe(torch.device("cpu"))["images"] == "1×32×32, 10 classes, whole on cpu"
+    before = data.split.images.decoded
+    batches(data)
+    assert data.split.images.decoded == before
+    assert data.checksums() == ready(undecoded()).checksums()
+
+
+def test_undecoded_images_without_workers():
+    data = ready(undecoded(num_workers=0))
+    assert data.describe(torch.device("cpu"))["images"].endswith("fetched by the training process")
+    assert len(batches(data)) == 6
+
+
+def test_splits_that_differ_in_their_loader_are_described_one_by_one():
+    data = grey(Given, val_fraction=0, num_workers=1)
+    data.setup("fit")
+    data.split = Split(Undecoded(20), LABELS)
+    data.setup("test")
+    assert data.describe(torch.device("cpu"))["images"] == "1×32×32, 10 classes, train whole on cpu, test 1 worker"
+
+
+@pytest.mark.parametrize("loader", ["device", "workers"])
+def test_undecoded_images_that_are_not_uint8_are_refused(loader):
+    with pytest.raises(UserError, match=r"has images of type torch.float32; expected uint8"):
+        ready(undecoded(torch.float32, loader=loader))

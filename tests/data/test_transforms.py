@@ -100,3 +100,10 @@ def test_stratified_split():
     assert torch.equal(torch.cat([rest, part]).sort().values, torch.arange(113)), "each image is in one part, once"
     assert torch.equal(part, stratified_split(labels, 0.3, seed=1)[1])
     assert not torch.equal(part, stratified_split(labels, 0.3, seed=2)[1])
+
+
+def test_images_that_are_not_uint8_are_refused():
+    transform = Transform(1, 8, "resize", [0.5], [0.5])
+    for refuse in (transform, transform.to_uint8, lambda images: normalize(images, transform.mean, transform.std)):
+        with pytest.raises(UserError, match="the images are float32; expected uint8, with values from 0 to 255"):
+            refuse(torch.rand(2, 1, 8, 8))

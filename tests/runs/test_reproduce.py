@@ -6,7 +6,7 @@ import shutil
 import torch
 
 from blitz.runs.folder import Run
-from blitz.runs.reproduce import changes, comparable, compare
+from blitz.runs.reproduce import KIND, changes, comparable, compare
 from tests.conftest import OVERRIDES, contents, error_of
 
 
@@ -40,7 +40,8 @@ def test_differences_are_printed(finished, train, tmp_path, capsys):
     (original / "metrics.json").write_text(json.dumps(metrics))
     train(f"reproduce={original}")
     start, _, end = capsys.readouterr().out.partition("epoch")
-    assert start.count("differs        ") == 2
+    assert start.count("differs        ") == 3
+    assert "data checksums (different kinds cannot be compared) is pixels, was files, pixels" in start
     assert f"differs        torch is {torch.__version__.split('+')[0]}" in start
     assert ", was 2.0\n" in start
     assert "differs        data checksum (val, pixels) is " in start
@@ -75,8 +76,8 @@ def test_metrics_are_compared_to_the_last_bit(finished, tmp_path):
     assert not explained
 
 
-def test_a_checksum_of_another_kind_is_no_difference():
-    """Pixels and files have checksums of their own: which one is recorded depends on the loader."""
+def test_a_checksum_of_another_kind_is_one_difference():
+    """Earlier versions recorded files by name and size, and decoded images by their pixels."""
     before = comparable({"data": {"test": "pixels:" + "a" * 64}, "threads": 1}, b"")
-    after = comparable({"data": {"test": "files:" + "b" * 64}, "threads": 2}, b"")
-    assert changes(before, after) == ["threads is 2, was 1"]
+    after = comparable({"data": {"test": "contents:" + "b" * 64}, "threads": 2}, b"")
+    assert changes(before, after) == ["threads is 2, was 1", f"{KIND} is contents, was pixels"]

@@ -371,6 +371,43 @@ def test_other_data_is_refused(folder, train, command):
     assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
 
 
+@POSIX
+@pytest.mark.parametrize("loader", ["device", "workers"])
+def test_other_contents_are_refused_for_every_loader(folder, train, command, loader):
+    """The file has the same name, size and modification time."""
+    overrides = ("data=image_folder", f"data.root={folder}", "data.batch_size=8", "data.num_workers=1", *CONSTANT[:2])
+    run = train(*overrides, "trainer.max_epochs=1")
+    before = contents(run)
+    image = folder / "train" / "apple" / "0.png"
+    content, stat = image.read_bytes(), image.stat()
+    image.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    os.utime(image, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    with pytest.raises(SystemExit, match="the train images are not those that the run began with"):
+        command("blitz-train", f"resume={run}", "trainer.max_epochs=2", f"data.loader={loader}")
+    assert contents(run) == before
+
+
+def test_checksums_of_an_earlier_version_are_reported(folder, train, command, capsys):
+    """Decoded images were recorded by their pixels, and other files by name and size."""
+    overrides = ("data=image_folder", f"data.root={folder}", "data.batch_size=8", *CONSTANT[:2])
+    run = train(*overrides, "trainer.max_epochs=1")
+    file = run / "environment.json"
+    file.write_text(file.read_text().replace('"contents:', '"pixels:'))
+    capsys.readouterr()
+    command("blitz-train", f"resume={run}", "trainer.max_epochs=2")
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("differs")]
+    assert len(lines) == 1
+    assert "kind of data checksums (different kinds cannot be compared) is contents, was pixels" in lines[0]
+
+
+def test_a_split_that_is_gone_is_refused(folder, train, command):
+    shutil.copytree(folder / "test", folder / "val")
+    run = train("data=image_folder", f"data.root={folder}", "data.batch_size=8", *CONSTANT[:2], "trainer.max_epochs=1")
+    shutil.rmtree(folder / "val")
+    with pytest.raises(SystemExit, match="images are not those that the run began with"):
+        command("blitz-train", f"resume={run}", "trainer.max_epochs=2")
+
+
 def test_a_changed_package_is_reported(copy, command, capsys):
     file = copy / "environment.json"
     environment = json.loads(file.read_text())

@@ -4,6 +4,8 @@ from typing import Any
 
 import hydra.utils
 
+from blitz.config.literals import protect
+
 NO_WEIGHTS = {"weights": None, "weights_backbone": None, "pretrained": False}  # arguments of torchvision and timm
 
 
@@ -33,14 +35,11 @@ def decode(hexadecimal: str) -> str:
 
 
 def _protect(node: Any) -> Any:
-    """Replace text that OmegaConf would interpolate by a node that decodes it.
-
-    Escaping is not enough, because Hydra resolves some values once and others twice.
-    """
+    """Replace text that OmegaConf would interpret by a node that decodes it: Hydra passes arguments on unchanged."""
     if isinstance(node, dict):
         return {key: _protect(value) for key, value in node.items()}
     if isinstance(node, list):
         return [_protect(value) for value in node]
-    if isinstance(node, str) and ("${" in node or node == "???"):
+    if protect(node) != node:
         return {"_target_": f"{__name__}.{decode.__name__}", "hexadecimal": node.encode().hex()}
     return node

@@ -39,6 +39,11 @@ def shorten(path: Path) -> str:
     return str(path) if relative.startswith("..") else relative
 
 
+def as_text(path: str | os.PathLike[str]) -> str:
+    """Return a path as text that every encoding of UTF-8 can hold: other bytes become escapes."""
+    return os.fsencode(path).decode(errors="backslashreplace")
+
+
 def as_override(key: str, path: str | Path) -> str:
     """Return ``key=path`` for a command line, quoted for Hydra's grammar and for the shell if either needs it."""
     text = str(path)

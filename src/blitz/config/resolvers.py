@@ -1,28 +1,55 @@
 """OmegaConf resolvers that the files in ``configs/`` use."""
 
 import hashlib
+import os
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from blitz.config.paths import PROJECT, existing_run
+from blitz.config.literals import protect
+from blitz.config.paths import PROJECT, as_text, existing_run
 from blitz.errors import UserError
 
 AUTO = "auto"  # resume=auto: resume the run if there is one, otherwise start it
 
 
 def class_folders(root: str) -> list[str]:
-    """Return the class names of an image folder: the directories in ``root/train``, in code-point order."""
+    """Return the class names of an image folder, the directories in ``root/train``, protected from interpolation."""
     train = Path(root).expanduser() / "train"
     if not train.is_dir():
         raise UserError(
             f"data.root={root}: no directory {train}; expected train/<class>/* and test/<class>/* in data.root"
         )
-    names = sorted(entry.name for entry in train.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+    names = class_names(train)
     if not names:
         raise UserError(f"data.root={root}: {train} has no class directories; expected images in {train}/<class>/")
-    return names
+    return list(protect(names))
+
+
+def class_names(directory: Path) -> list[str]:
+    """Return the names of the class directories in the directory of a split, in code-point order.
+
+    A name is the text that its bytes are in UTF-8, in any locale. Hidden directories are no classes.
+
+    Raises:
+        UserError: the bytes of a name are not UTF-8. Config, tables and curves could not hold such a name.
+    """
+    names = []
+    for entry in directory.iterdir():
+        if not entry.name.startswith(".") and entry.is_dir():
+            try:
+                names.append(os.fsencode(entry.name).decode())
+            except UnicodeDecodeError as error:
+                raise UserError(
+                    f"{as_text(entry)}: the name of this class directory is not UTF-8; expected a name in UTF-8"
+                ) from error
+    return sorted(names)
+
+
+def number_of(values: Any) -> int:
+    """Return the length of a list, or 0 for anything else, which the class that takes the list refuses."""
+    return len(values) if hasattr(values, "__len__") else 0
 
 
 def directory_name(overrides: str) -> str:
@@ -53,7 +80,7 @@ def sweep_directory(overrides: Sequence[str], default: str) -> str:
 
 RESOLVERS: dict[str, Callable[..., Any]] = {
     "project": lambda: str(PROJECT),
-    "len": len,
+    "len": number_of,
     "class_folders": class_folders,
     "directory_name": directory_name,
     "run_directory": run_directory,

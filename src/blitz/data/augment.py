@@ -9,6 +9,7 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor
 
+from blitz.data.checks import whole_number
 from blitz.data.seeding import generator
 from blitz.errors import UserError
 
@@ -51,8 +52,7 @@ class Translate:
     """Shift by up to ``pixels`` in each direction, and mirror the image at its border."""
 
     def __init__(self, pixels: int = 2) -> None:
-        if pixels < 1:
-            raise UserError(f"data.augment.translate.pixels={pixels}: not a valid number; expected a whole number >= 1")
+        whole_number("augment.translate.pixels", pixels, 1)
         self.pixels = pixels
 
     def draw(self, n: int, seed: int, epoch: int) -> Tensor:
@@ -60,6 +60,11 @@ class Translate:
 
     def apply(self, images: Tensor, draws: Tensor) -> Tensor:
         n, channels, _, size = images.shape
+        if self.pixels >= size:
+            raise UserError(
+                f"data.augment.translate.pixels={self.pixels}: images of {size}x{size} cannot be mirrored that far; "
+                f"expected a whole number from 1 to {size - 1}"
+            )
         positions = torch.arange(-self.pixels, size - self.pixels, device=images.device)
         rows, columns = (_mirror(positions + draw[:, None], size) for draw in draws.unbind(1))
         # One gather by flat index is four times as fast as padding all images and cutting a window out of each.
@@ -76,8 +81,7 @@ class Cutout:
     """Cover a square of ``size`` pixels, centred anywhere in the image, with grey (DeVries and Taylor, 2017)."""
 
     def __init__(self, size: int = 8) -> None:
-        if size < 1:
-            raise UserError(f"data.augment.cutout.size={size}: not a valid number; expected a whole number >= 1")
+        whole_number("augment.cutout.size", size, 1)
         self.size = size
 
     def draw(self, n: int, seed: int, epoch: int) -> Tensor:

@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import os
 import warnings
+import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -12,30 +13,55 @@ from torch import Tensor
 
 
 def fingerprint(root: Path, paths: Sequence[str]) -> str:
-    """Return a digest of the files' names below ``root``, sizes and modification times. The contents are not read."""
+    """Return a digest of the files' names below ``root``, sizes and times of change. The contents are not read.
+
+    The time of a change of the inode reveals a file that was replaced by another one with its modification time.
+    """
     digest = hashlib.blake2b(digest_size=12)
     for path in paths:
         stat = os.stat(path)  # noqa: PTH116  60,000 Path objects would take longer than this
-        digest.update(repr((path[len(str(root)) :], stat.st_size, stat.st_mtime_ns)).encode())
+        entry = (path[len(str(root)) :], stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
+        digest.update(repr(entry).encode())
     return digest.hexdigest()
 
 
-def load_or_make(directory: Path, kind: str, key: str, make: Callable[[], Tensor]) -> Tensor:
+def load_or_make(directory: Path, kind: str, key: str, shape: Sequence[int], make: Callable[[], Tensor]) -> Tensor:
     """Return the cached tensor of this ``kind`` and ``key``. If there is none, return ``make()`` and cache it.
 
+    The tensor is uint8. A file that is damaged, or that holds a tensor of another key or ``shape``, is made again.
     The new file is complete when it appears, and replaces those of the same kind with other keys. If the directory
     cannot be written, warn and cache nothing.
     """
     path = directory / f"{kind}-{key}.pt"
-    try:
-        return torch.load(path, weights_only=True)
-    except Exception:  # missing or damaged
-        made = make()
+    cached = _load(path, shape)
+    if cached is not None:
+        return cached
+    made = make()
     try:
         _replace(path, made, outdated=f"{kind}-*.pt")
     except (OSError, RuntimeError) as error:
-        warnings.warn(f"{directory} cannot be written ({error}): every run decodes the images again", stacklevel=2)
+        warnings.warn(f"{directory} cannot be written ({error}): every run reads all images again", stacklevel=1)
     return made
+
+
+def _load(path: Path, shape: Sequence[int]) -> Tensor | None:
+    """Return the tensor in a cache file. Return None if the file is missing, damaged or not what its name says."""
+    if not path.is_file():  # torch.load would wait for a FIFO
+        return None
+    try:
+        content = torch.load(path, weights_only=True)
+        if not isinstance(content, dict):  # a tensor, as until 2026-11
+            return None
+        tensor: Tensor = content["tensor"]
+        intact = (content["name"], tensor.dtype, tuple(tensor.shape)) == (path.name, torch.uint8, tuple(shape))
+        return tensor if intact and content["crc32"] == _crc32(tensor) else None
+    except Exception:  # torch raises many kinds of them
+        return None
+
+
+def _crc32(tensor: Tensor) -> int:
+    """Return a checksum that reveals damage. It adds a quarter to the time that loading takes."""
+    return zlib.crc32(tensor.numpy().data)
 
 
 def _replace(path: Path, tensor: Tensor, outdated: str) -> None:
@@ -47,7 +73,7 @@ def _replace(path: Path, tensor: Tensor, outdated: str) -> None:
     temporary = path.with_suffix(f".{os.getpid()}.tmp")
     try:
         path.parent.mkdir(exist_ok=True)
-        torch.save(tensor, temporary)
+        torch.save({"name": path.name, "crc32": _crc32(tensor), "tensor": tensor}, temporary)
         for file in path.parent.glob(outdated):
             file.unlink(missing_ok=True)
         temporary.replace(path)

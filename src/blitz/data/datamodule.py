@@ -3,20 +3,24 @@
 import hashlib
 import math
 import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypedDict, Unpack
+from typing import Any, Literal, TypedDict, Unpack, cast
 
 import torch
 from lightning import LightningDataModule
 from torch import Tensor
 
 from blitz.data.augment import Augmentation
+from blitz.data.checks import fraction, positive, whole_number
 from blitz.data.loader import Images, Loader, Split
 from blitz.data.transforms import Transform, stratified_split
 from blitz.errors import UserError
 
 LOADERS = ("auto", "device", "workers")
+MAX_WORKERS = 256
+DECODED_TOGETHER = 128
 
 
 @dataclass(frozen=True)
@@ -27,9 +31,10 @@ class Batching:
         batch_size: number of training images in a batch of all processes together.
         eval_batch_size: likewise for validation and test.
         loader: ``device`` keeps a split on the device as one tensor; ``workers`` has processes fetch each batch;
-            ``auto`` uses the former if the split fits into ``memory_limit``, and the latter otherwise.
+            ``auto`` uses the former if the split is a tensor that fits into ``memory_limit``, and the latter otherwise.
         memory_limit: GiB of uint8 images per split.
-        num_workers: number of worker processes of all ranks on a machine together. None is one per core.
+        num_workers: number of worker processes of all ranks on a machine together. None is one per core. With 0 the
+            training process fetches the batches itself.
     """
 
     batch_size: int
@@ -41,12 +46,22 @@ class Batching:
     def __post_init__(self) -> None:
         if self.loader not in LOADERS:
             raise UserError(f"data.loader={self.loader}: no such loader; expected {', '.join(LOADERS)}")
+        whole_number("batch_size", self.batch_size, 1)
+        whole_number("eval_batch_size", self.eval_batch_size, 1)
+        positive("memory_limit", self.memory_limit)
+        if self.num_workers is not None:
+            whole_number("num_workers", self.num_workers, 0, MAX_WORKERS)
 
-    def in_memory(self, num_bytes: int) -> bool:
-        """Return whether a split of uint8 images is kept as one tensor."""
+    def in_memory(self, n: int, shape: tuple[int, ...]) -> bool:
+        """Return whether ``n`` uint8 images of a ``shape`` are kept as one tensor."""
         if self.loader == "auto":
-            return num_bytes <= self.memory_limit * 2**30
+            return n * math.prod(shape) <= self.memory_limit * 2**30
         return self.loader == "device"
+
+    @property
+    def workers(self) -> int:
+        """Number of worker processes on a machine."""
+        return (os.cpu_count() or 1) if self.num_workers is None else self.num_workers
 
 
 TRANSFORM_KEYS = ("channels", "image_size", "fit", "mean", "std")
@@ -74,7 +89,7 @@ class ImageDataModule(LightningDataModule):
 
     Args:
         root: directory that holds the data set.
-        classes: names of the classes, by label.
+        classes: names of the classes, by label; at least two.
         num_classes: number of ``classes``; checked if it is not None.
         val_fraction: part of the training split that is held out for validation, class by class, unless the data set
             has its own validation split. The test split is the official one, unchanged.
@@ -99,6 +114,8 @@ class ImageDataModule(LightningDataModule):
         **settings: Unpack[ImageSettings],
     ) -> None:
         super().__init__()
+        _check_classes(classes)
+        fraction("val_fraction", val_fraction)
         if num_classes not in (None, len(classes)):
             raise UserError(f"data.num_classes={num_classes}: not the number of data.classes; expected {len(classes)}")
         self.root = root
@@ -106,7 +123,7 @@ class ImageDataModule(LightningDataModule):
         self.val_fraction = val_fraction
         self.split_seed = split_seed
         self.seed = seed
-        self.augment = list((augment or {}).values())
+        self.augment = _augmentations(augment)
         arguments: dict[str, Any] = dict(settings)
         self.transform = Transform(**{key: arguments.pop(key) for key in TRANSFORM_KEYS if key in arguments})
         self.batching = Batching(**arguments)
@@ -119,7 +136,11 @@ class ImageDataModule(LightningDataModule):
         return len(self.classes)
 
     def read(self, name: Literal["train", "val", "test"]) -> Split | None:
-        """Return an official split: uint8 images of any size, and labels. Return None for ``val`` if there is none."""
+        """Return an official split. Return None for ``val`` if there is none.
+
+        Its images are a uint8 tensor, of any size, or an object that decodes them to the network's size on demand. The
+        latter goes through workers, unless ``data.loader`` is ``device``: then it is decoded once.
+        """
         raise NotImplementedError
 
     def download(self) -> None:
@@ -135,12 +156,11 @@ class ImageDataModule(LightningDataModule):
             train, val = self._read("train"), self._read("val")
             assert train is not None
             if val is None and self.val_fraction:
-                parts = stratified_split(train.labels, self.val_fraction, self.split_seed)
-                train, val = (Split(train.images, train.labels[rows], rows) for rows in parts)
+                train, val = self._hold_out(train)
             if self.batch_size > (n := len(train.labels)):
                 raise UserError(f"data.batch_size={self.batch_size}: larger than the training data; expected <= {n}")
             self.splits["train"] = train
-            if val is not None and len(val.labels):
+            if val is not None:
                 self.splits["val"] = val
         if stage in ("test", "predict") and "test" not in self.splits:
             test = self._read("test")
@@ -152,49 +172,100 @@ class ImageDataModule(LightningDataModule):
         split = self.read(name)
         if split is None:
             return None
+        self._check_split(name, split)
         if isinstance(split.images, Tensor):
             split = split._replace(images=self.transform.to_uint8(split.images))
+        else:
+            split = split._replace(source=split.source or self._digest(split.images))
+            if self.batching.loader == "device":
+                split = split._replace(images=_decode_all(split.images))
         shape = tuple(split.images[torch.zeros(1, dtype=torch.long)].shape[1:])
         if shape != self.transform.shape:
             raise UserError(
                 f"the data's images are {_times(shape)}, "
                 f"but data.channels and data.image_size say {_times(self.transform.shape)}"
             )
-        if (last := int(split.labels.max())) >= self.num_classes:
-            raise UserError(f"data.classes: {self.num_classes} names, but the data has a label {last}")
         return split
 
-    def checksums(self) -> dict[str, str]:
-        """Return, by split, ``pixels:<sha256>`` of images and labels.
+    def _check_split(self, name: str, split: Split) -> None:
+        """Refuse a split of ``read`` whose labels or images do not have the expected type, number or range."""
+        labels, where = split.labels, f"data: the {name} split of {type(self).__name__}"
+        if not isinstance(labels, Tensor) or labels.dtype != torch.int64 or labels.ndim != 1:
+            kind = f"{labels.dtype} {tuple(labels.shape)}" if isinstance(labels, Tensor) else type(labels).__name__
+            raise UserError(f"{where} has labels of type {kind}; expected a tensor of int64, one for each image")
+        if len(labels) != (n := len(split.images if split.rows is None else split.rows)):
+            raise UserError(f"{where} has {len(labels)} labels; expected one for each of its {n} images")
+        if not n:
+            raise UserError(f"{where} is empty; expected at least one image")
+        if (first := int(labels.min())) < 0:
+            raise UserError(f"{where} has a label {first}; expected labels from 0 to {self.num_classes - 1}")
+        if (last := int(labels.max())) >= self.num_classes:
+            raise UserError(f"data.classes: {self.num_classes} names, but the data has a label {last}")
+        image = split.images[torch.zeros(1, dtype=torch.long)]
+        if image.dtype != torch.uint8:
+            raise UserError(f"{where} has images of type {image.dtype}; expected uint8, with values from 0 to 255")
 
-        For files that are decoded on demand it is ``files:<sha256>`` of their names and sizes.
+    def _digest(self, images: Any) -> bytes:
+        if not hasattr(images, "checksum"):
+            raise UserError(f"data: {type(images).__name__} of {type(self).__name__} has no checksum(); expected one")
+        return bytes(images.checksum())
+
+    def _hold_out(self, train: Split) -> tuple[Split, Split]:
+        """Split the training images into those to train on and those to validate on."""
+        rest, part = stratified_split(train.labels, self.val_fraction, self.split_seed)
+        if not len(part):
+            raise UserError(
+                f"data.val_fraction={self.val_fraction}: no image of any class is left for validation; "
+                "expected a larger fraction, or 0 for no validation"
+            )
+        before, after = (
+            torch.bincount(labels, minlength=self.num_classes) for labels in (train.labels, train.labels[rest])
+        )
+        lost = (before > 0) & (after == 0)
+        if lost.any():
+            name = self.classes[int(lost.nonzero()[0])]
+            raise UserError(
+                f"data.val_fraction={self.val_fraction}: no image of class {name} is left for training; "
+                "expected a smaller fraction"
+            )
+        return train.select(rest), train.select(part)
+
+    def checksums(self) -> dict[str, str]:
+        """Return a checksum of images, labels and rows by split. It is the same for every ``data.loader``.
+
+        For images that come from files it is ``contents:<sha256>`` of the files, otherwise ``pixels:<sha256>``.
         """
-        images = {id(split.images): split.images for split in self.splits.values()}  # one tensor for several splits
-        known = {key: _checksum(images[key]) for key in images}
+        known: dict[int, tuple[str, bytes]] = {}
         found = {}
         for name, split in self.splits.items():
+            if id(split.images) not in known:  # one tensor for several splits
+                known[id(split.images)] = _checksum_of_images(split)
             kind, digest = known[id(split.images)]
-            parts = [digest, *(_checksum(tensor)[1] for tensor in (split.labels, split.rows) if tensor is not None)]
+            parts = [digest, *(_checksum(tensor) for tensor in (split.labels, split.rows) if tensor is not None)]
             found[name] = f"{kind}:{hashlib.sha256(b''.join(parts)).hexdigest()}"
         return found
 
     def describe(self, device: torch.device) -> dict[str, str]:
         """Return lines for the terminal: the splits, the images, and how they reach ``device``."""
         sizes = " + ".join(f"{len(split.labels):,} {name}" for name, split in self.splits.items())
-        in_memory = self.in_memory(len(self.splits["train"].labels))
-        source = f"whole on {device.type}" if in_memory else f"{self._num_workers} workers"
+        sources = {name: self._source(split, device) for name, split in self.splits.items()}
+        texts = set(sources.values())
+        source = texts.pop() if len(texts) == 1 else ", ".join(f"{name} {text}" for name, text in sources.items())
         return {
             "data": f"{type(self).__name__}, {sizes} images",
             "images": f"{_times(self.transform.shape, '×')}, {self.num_classes} classes, {source}",
         }
 
-    def in_memory(self, n: int) -> bool:
-        """Return whether a split of ``n`` images is kept as one tensor."""
-        return self.batching.in_memory(n * math.prod(self.transform.shape))
+    def _source(self, split: Split, device: torch.device) -> str:
+        """Return how the images of a split reach the device."""
+        if self._in_memory(split):
+            return f"whole on {device.type}"
+        workers = self.batching.workers
+        return f"{workers} {'worker' if workers == 1 else 'workers'}" if workers else "fetched by the training process"
 
-    @property
-    def _num_workers(self) -> int:
-        return self.batching.num_workers or os.cpu_count() or 1
+    def _in_memory(self, split: Split) -> bool:
+        """Return whether a split is kept on the device as one tensor."""
+        return isinstance(split.images, Tensor) and self.batching.in_memory(len(split.images), self.transform.shape)
 
     def train_dataloader(self) -> Loader:
         overfit = getattr(self.trainer, "overfit_batches", 0)  # these batches must be the same in every epoch
@@ -210,12 +281,12 @@ class ImageDataModule(LightningDataModule):
         return self.test_dataloader()
 
     def _loader(self, name: str, batch_size: int, **options: Any) -> Loader:
-        device, workers = torch.device("cpu"), self._num_workers
+        device, workers = torch.device("cpu"), self.batching.workers
         if trainer := self.trainer:
             device = trainer.strategy.root_device
-            workers = max(1, workers * trainer.num_nodes // trainer.world_size)
+            workers = max(min(workers, 1), workers * trainer.num_nodes // trainer.world_size)
             options |= {"rank": trainer.global_rank, "world_size": trainer.world_size}
-        if self.in_memory(len(self.splits[name].labels)):
+        if self._in_memory(self.splits[name]):
             self._move(self.splits[name].images, device)
             workers = 0
         mean, std = self.transform.mean, self.transform.std
@@ -229,14 +300,56 @@ class ImageDataModule(LightningDataModule):
         for name, split in self.splits.items():
             if split.images is images:
                 rows = None if split.rows is None else split.rows.to(device)
-                self.splits[name] = Split(moved, split.labels.to(device), rows)
+                self.splits[name] = split._replace(images=moved, labels=split.labels.to(device), rows=rows)
 
 
-def _checksum(data: Any) -> tuple[str, bytes]:
-    if not isinstance(data, Tensor):
-        return "files", data.checksum()
+def _check_classes(classes: Any) -> None:
+    """Refuse names that are not at least two different texts or whole numbers."""
+    known = isinstance(classes, Sequence) and not isinstance(classes, str)
+    if not known or not all(isinstance(name, str | int) and not isinstance(name, bool) for name in classes):
+        raise UserError(f"data.classes={classes}: not valid; expected a list of names")
+    names = [str(name) for name in classes]
+    if len(names) < 2:
+        raise UserError(f"data.classes={names}: not enough to classify; expected at least two classes")
+    if "" in names:
+        raise UserError(f"data.classes={names}: a name is empty; expected a name for each class")
+    name, count = Counter(names).most_common(1)[0]
+    if count > 1:
+        raise UserError(
+            f"data.classes={names}: {name!r} occurs {count} times; expected a name of its own for each class"
+        )
+
+
+def _augmentations(augment: Any) -> list[Augmentation]:
+    """Return the augmentations of a mapping by name; None removes one."""
+    if not isinstance(augment, Mapping | None):
+        raise UserError(f"data.augment={augment}: not valid; expected augmentations by name")
+    for name, found in (augment or {}).items():
+        for method in ("draw", "apply"):
+            if found is not None and not callable(getattr(found, method, None)):
+                raise UserError(f"data.augment.{name}={found}: it has no {method}(); expected an augmentation, or null")
+    return [found for found in (augment or {}).values() if found is not None]
+
+
+def _decode_all(images: Images) -> Tensor:
+    """Return all images of an object that decodes them on demand."""
+    first = images[torch.zeros(1, dtype=torch.long)]
+    decoded = torch.empty(len(images), *first.shape[1:], dtype=torch.uint8)
+    for first_row in range(0, len(images), DECODED_TOGETHER):
+        rows = torch.arange(first_row, min(first_row + DECODED_TOGETHER, len(images)))
+        decoded[rows] = images[rows]
+    return decoded
+
+
+def _checksum_of_images(split: Split) -> tuple[str, bytes]:
+    if split.source is not None:
+        return "contents", split.source
+    return "pixels", _checksum(cast("Tensor", split.images))
+
+
+def _checksum(data: Tensor) -> bytes:
     array = data.cpu().contiguous().numpy()
-    return "pixels", hashlib.sha256(str(array.shape).encode() + hashlib.sha256(array.data).digest()).digest()
+    return hashlib.sha256(str(array.shape).encode() + hashlib.sha256(array.data).digest()).digest()
 
 
 def _times(sizes: Sequence[int], sign: str = "x") -> str:

@@ -1,17 +1,23 @@
 """Your own images: ``root/{train,test}/<class>/*`` and, if you have a validation split, ``root/val/<class>/*``."""
 
+import contextlib
 import hashlib
 import os
-from collections.abc import Callable, Iterator, Sequence
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from types import MappingProxyType
+from typing import Literal, NamedTuple
 
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageFile
 from torch import Tensor
 
+from blitz.config.paths import as_text
+from blitz.config.resolvers import class_names
 from blitz.data import cache
 from blitz.data.datamodule import ImageDataModule
 from blitz.data.loader import Split
@@ -19,16 +25,23 @@ from blitz.data.transforms import Transform
 from blitz.errors import UserError
 
 EXTENSIONS = frozenset(ending for ending, kind in Image.registered_extensions().items() if kind in Image.OPEN)
+NESTED, OTHERS = "images that are not directly in a class directory", "files of other kinds"
+
+# An image that Pillow can read is used; notes about its metadata or its size help nobody.
+warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
 class ImageFolder(ImageDataModule):
     """Images of any size and mode. The classes are the directories in ``train``.
 
-    Decoded images are cached in ``root/.blitz`` until a file of the split changes.
+    Decoded images, and the digests of files that are decoded on demand, are cached in ``root/.blitz`` until a file of
+    the split changes. Only regular files in a class directory are images. ``describe`` counts the others.
 
     Raises:
         UserError: a split or a class is missing or empty, or a file cannot be read as an image; the message names it.
     """
+
+    _skipped: Mapping[str, Counter[str]] = MappingProxyType({})  # by split: number of unused entries of each kind
 
     def read(self, name: Literal["train", "val", "test"]) -> Split | None:
         root = Path(self.root).expanduser()
@@ -39,11 +52,21 @@ class ImageFolder(ImageDataModule):
         paths = [path for found in files for path in found]
         labels = torch.tensor([label for label, found in enumerate(files) for _ in found])
         images = Files(paths, partial(_decode, transform=self.transform))
-        if not self.in_memory(len(paths)):
-            return Split(images, labels)
+        cached = partial(cache.load_or_make, root / ".blitz", key=cache.fingerprint(root, paths))
+        if not self.batching.in_memory(len(paths), self.transform.shape):
+            digest = cached(kind=f"digest-{name}", shape=(32,), make=images.verify)
+            return Split(images, labels, source=bytes(digest.tolist()))
         kind = f"{name}-{self.transform.channels}x{self.transform.image_size}-{self.transform.fit}"
-        key = cache.fingerprint(root, paths)
-        return Split(cache.load_or_make(root / ".blitz", kind, key, images.decode_all), labels)
+        decoded = cached(kind=kind, shape=(len(paths), *self.transform.shape), make=images.decode_all)
+        digest = cached(kind=f"digest-{name}", shape=(32,), make=images.digest)
+        return Split(decoded, labels, source=bytes(digest.tolist()))
+
+    def describe(self, device: torch.device) -> dict[str, str]:
+        lines = super().describe(device)
+        total = sum(self._skipped.values(), Counter())
+        if total:
+            lines["not used"] = "; ".join(f"{kind}: {count:,}" for kind, count in total.items())
+        return lines
 
     def _files(self, directory: Path) -> list[list[str]]:
         """Return the paths of each class's images in the directory of a split."""
@@ -52,18 +75,23 @@ class ImageFolder(ImageDataModule):
                 f"data.root={self.root}: no directory {directory}; expected train/<class>/* and test/<class>/* in it"
             )
         self._refuse_unknown_classes(directory)
-        files = [list(_images(directory / name)) for name in self.classes]
+        found = [_list(directory / os.fsdecode(name.encode())) for name in self.classes]
+        outside = sum(_is_image(entry.name) and not entry.is_dir() for entry in os.scandir(directory))
+        skipped = sum((listing.skipped for listing in found), Counter({NESTED: outside}))
+        self._skipped = {**self._skipped, directory.name: skipped}
         if directory.name == "train":  # a class may be absent from val and test: its accuracy is then n/a
-            for name, found in zip(self.classes, files, strict=True):
-                if not found:
-                    raise UserError(f"{directory / name}: no images in it; expected at least one for each class")
-        if not any(files):
+            for name, listing in zip(self.classes, found, strict=True):
+                if not listing.images:
+                    nested = f", but {count} in its sub-directories" if (count := listing.skipped[NESTED]) else ""
+                    raise UserError(
+                        f"{directory / name}: no images in it{nested}; expected at least one for each class"
+                    )
+        if not any(listing.images for listing in found):
             raise UserError(f"{directory}: no images in it; expected images in {directory}/<class>/")
-        return files
+        return [listing.images for listing in found]
 
     def _refuse_unknown_classes(self, directory: Path) -> None:
-        names = {entry.name for entry in os.scandir(directory) if entry.is_dir() and not entry.name.startswith(".")}
-        for unknown in sorted(names - set(self.classes)):
+        for unknown in sorted(set(class_names(directory)) - set(self.classes)):
             known = ", ".join(self.classes)
             raise UserError(f"{directory / unknown}: not a class of {directory.parent / 'train'}; expected {known}")
 
@@ -82,12 +110,22 @@ class Files:
         return torch.stack([self.decode(self.paths[row]) for row in rows.tolist()])
 
     def checksum(self) -> bytes:
-        """Return a digest of each file's ``class/name`` and size, independent of the root directory."""
-        digest = hashlib.sha256()
+        """Return the SHA-256 of each file's ``class/name`` and content, independent of the root directory."""
+        return bytes(self.digest().tolist())
+
+    def digest(self, check: Callable[[str], None] = lambda _: None) -> Tensor:
+        """Return ``checksum`` as a uint8 tensor, and call ``check`` for each path."""
+        total = hashlib.sha256()
         for path in self.paths:
-            name = "/".join(path.rsplit(os.sep, 2)[-2:])
-            digest.update(f"{name}\0{os.stat(path).st_size}\0".encode(errors="surrogateescape"))  # noqa: PTH116
-        return digest.digest()
+            check(path)
+            total.update(b"/".join(os.fsencode(part) for part in path.rsplit(os.sep, 2)[-2:]) + b"\0")
+            with open(path, "rb") as file:  # noqa: PTH123  60,000 Path objects would take longer than this
+                total.update(hashlib.file_digest(file, "sha256").digest())
+        return torch.tensor(list(total.digest()), dtype=torch.uint8)
+
+    def verify(self) -> Tensor:
+        """Return ``digest``. Check the header of each file, and its checksums if the format has any."""
+        return self.digest(_verify)
 
     def decode_all(self) -> Tensor:
         """Return all images: uint8 ``(n, channels, size, size)``."""
@@ -99,17 +137,53 @@ class Files:
         return images
 
 
-def _images(directory: Path) -> Iterator[str]:
-    """Yield the paths of a class's images in the order of their names; none if there is no such directory."""
+class _Listing(NamedTuple):
+    """Paths of the images of a class, and the numbers of entries that are not used, by kind."""
+
+    images: list[str]
+    skipped: Counter[str]
+
+
+def _list(directory: Path) -> _Listing:
+    """List the images of a class in the order of their names; there are none if there is no such directory."""
+    found = _Listing([], Counter())
     if directory.is_dir():
         for entry in sorted(os.scandir(directory), key=lambda entry: entry.name):
-            if Path(entry.name).suffix.lower() in EXTENSIONS and not entry.name.startswith("."):
-                yield entry.path
+            if entry.name.startswith("."):
+                continue
+            if entry.is_dir() and not entry.is_symlink():
+                nested = sum(_is_image(name) for _, _, names in os.walk(entry.path) for name in names)
+                found.skipped[NESTED] += nested
+            elif entry.is_dir() or not _is_image(entry.name):
+                found.skipped[OTHERS] += 1
+            elif not entry.is_file():  # opening a FIFO would wait for ever
+                raise UserError(f"{as_text(entry)}: neither a regular file nor a link to one; expected an image")
+            else:
+                found.images.append(entry.path)
+    return found
+
+
+def _is_image(name: str) -> bool:
+    return os.path.splitext(name)[1].lower() in EXTENSIONS and not name.startswith(".")  # noqa: PTH122
 
 
 def _decode(path: str, transform: Transform) -> Tensor:
+    with _errors_name(path), Image.open(path) as image:
+        return transform.to_uint8(image)
+
+
+def _verify(path: str) -> None:
+    with _errors_name(path), Image.open(path) as image:
+        if isinstance(image, ImageFile.StubImageFile):
+            image.load()  # raises: Pillow recognizes the format, but has no decoder
+        image.verify()
+
+
+@contextlib.contextmanager
+def _errors_name(path: str) -> Iterator[None]:
+    """Name the file in any error of a decoder. Pillow's decoders raise more than OSError."""
     try:
-        with Image.open(path) as image:
-            return transform.to_uint8(image)
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
-        raise UserError(f"{path}: cannot be read as an image ({' '.join(str(error).split())})") from error
+        yield
+    except Exception as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise UserError(f"{as_text(path)}: cannot be read as an image ({reason})") from error

@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from blitz.data.augment import Augmentation
 from blitz.data.seeding import generator
 from blitz.data.transforms import normalize
+from blitz.errors import UserError
 
 GROUP = 128  # images prepared together if batches are smaller: for 4 images, the overhead of a call exceeds its work
 
@@ -33,11 +34,18 @@ class Split(NamedTuple):
 
     ``rows``, int64 ``(n,)``, selects the split's images, so that training and validation share one tensor without a
     copy. None selects all of them in their order.
+
+    ``source`` is a digest of the files that the images come from. It is the same whether they are decoded yet or not.
     """
 
     images: Images
     labels: Tensor
     rows: Tensor | None = None
+    source: bytes | None = None
+
+    def select(self, rows: Tensor) -> "Split":
+        """Return the split that has these ``rows`` of this one. The images are not copied."""
+        return self._replace(labels=self.labels[rows], rows=rows if self.rows is None else self.rows[rows])
 
     def take(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         """Return the uint8 images and the labels of these ``rows`` of the split."""
@@ -74,7 +82,7 @@ class Loader:
         batch_size: number of images in a batch of all processes together.
         rank: index of this process among ``world_size`` processes.
         workers: number of processes that fetch the images. With 0 this process indexes the split, which should then be
-            on ``device`` already.
+            on ``device`` already, unless its images are decoded on demand.
     """
 
     def __init__(
@@ -176,10 +184,16 @@ class Loader:
     def _fetch(self, groups: Sequence[Group]) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield the uint8 images and the labels of each group's rows, on the device."""
         if self._workers is None:
-            yield from (self.split.take(group.rows) for group in groups)
+            for group in groups:
+                images, labels = self.split.take(group.rows.to(self.split.labels.device))
+                yield images.to(self.device), labels.to(self.device)
             return
         self._rows.rows = [group.rows.cpu() for group in groups]
-        for images, labels in self._workers:
+        fetched: Any
+        for fetched in self._workers:
+            if isinstance(fetched, UserError):
+                raise fetched
+            images, labels = fetched
             yield images.to(self.device, non_blocking=True), labels.to(self.device, non_blocking=True)
 
     def _prepare(
@@ -215,12 +229,17 @@ class _Rows(Sampler[Tensor]):
         return iter(self.rows)
 
 
-class _Dataset(Dataset[tuple[Tensor, Tensor]]):
+class _Dataset(Dataset[Any]):
+    """The split, in a worker. A UserError is returned: torch would add the worker's traceback to a raised one."""
+
     def __init__(self, split: Split) -> None:
         self.split = split
 
-    def __getitem__(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        return self.split.take(rows)
+    def __getitem__(self, rows: Tensor) -> tuple[Tensor, Tensor] | UserError:
+        try:
+            return self.split.take(rows)
+        except UserError as error:
+            return error
 
 
 def ignore_signals(_: int) -> None:

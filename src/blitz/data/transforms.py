@@ -1,6 +1,7 @@
 """Pure functions over images, and the transform from a picture to a network's input. Does not import Lightning."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -8,6 +9,7 @@ import torchvision.transforms.v2.functional as TF
 from PIL import Image, ImageOps
 from torch import Tensor
 
+from blitz.data.checks import is_number, whole_number
 from blitz.errors import UserError
 
 MODES = {1: "L", 3: "RGB"}
@@ -72,8 +74,23 @@ def normalize(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
 
     ``mean`` and ``std``, ``(channels, 1, 1)`` or ``(1, 1, 1)``, refer to values in [0, 1].
     The arithmetic equals that of torchvision's ``ToTensor`` and ``Normalize``, to the last bit.
+
+    Raises:
+        UserError: the images are not uint8.
     """
+    check_uint8(images)
     return images.to(torch.float32).div_(255).sub_(mean).div_(std)
+
+
+def check_uint8(images: Tensor) -> None:
+    """Refuse images of another type: their range is unknown, so scaling them by 255 would be a guess.
+
+    Raises:
+        UserError: with the type of the images.
+    """
+    if images.dtype != torch.uint8:
+        name = str(images.dtype).removeprefix("torch.")
+        raise UserError(f"the images are {name}; expected uint8, with values from 0 to 255")
 
 
 def stratified_split(labels: Tensor, fraction: float, seed: int) -> tuple[Tensor, Tensor]:
@@ -109,11 +126,16 @@ class Transform:
             raise UserError(f"data.channels={channels}: not a valid number; expected 1 (greyscale) or 3 (RGB)")
         if fit not in FITS:
             raise UserError(f"data.fit={fit}: no such method; expected {', '.join(FITS)}")
-        for name, values in (("mean", mean), ("std", std)):
-            if len(values) not in (1, channels):
-                raise UserError(f"data.{name}={list(values)}: not a valid number of values; expected 1 or {channels}")
+        whole_number("image_size", image_size, 1)
         self.channels, self.image_size, self.fit = channels, image_size, fit
-        self.mean, self.std = (torch.tensor(values).reshape(-1, 1, 1) for values in (mean, std))
+        self.mean, self.std = (_per_channel(*named, channels) for named in (("mean", mean), ("std", std)))
+        for value in (0, 255):
+            pixel = normalize(torch.full((1, channels, 1, 1), value, dtype=torch.uint8), self.mean, self.std)
+            if not (self.std > 0).all() or not self.std.isfinite().all() or not pixel.isfinite().all():
+                raise UserError(
+                    f"data.std={list(std)}, data.mean={list(mean)}: images cannot be normalized by them; "
+                    "expected finite numbers, and data.std > 0"
+                )
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -121,8 +143,13 @@ class Transform:
         return self.channels, self.image_size, self.image_size
 
     def to_uint8(self, image: Image.Image | Tensor) -> Tensor:
-        """Return a PIL image, or uint8 ``(..., channels, h, w)``, with the network's channels and size."""
+        """Return a PIL image, or uint8 ``(..., channels, h, w)``, with the network's channels and size.
+
+        Raises:
+            UserError: a tensor is not uint8, or the image's mode has no fixed black and white.
+        """
         pixels = image if isinstance(image, Tensor) else to_tensor(image, self.channels)
+        check_uint8(pixels)
         return fit(pixels, self.image_size, self.fit)
 
     def __call__(self, images: Image.Image | Sequence[Image.Image] | Tensor) -> Tensor:
@@ -133,3 +160,12 @@ class Transform:
         else:
             batch = torch.stack([self.to_uint8(image) for image in images])
         return normalize(batch, self.mean, self.std)
+
+
+def _per_channel(name: str, values: Any, channels: int) -> Tensor:
+    """Return a mean or standard deviation as float32 ``(1, 1, 1)`` or ``(channels, 1, 1)``."""
+    if isinstance(values, str) or not isinstance(values, Sequence) or not all(map(is_number, values)):
+        raise UserError(f"data.{name}={values}: not valid; expected a list of 1 or {channels} finite numbers")
+    if len(values) not in (1, channels):
+        raise UserError(f"data.{name}={list(values)}: not a valid number of values; expected 1 or {channels}")
+    return torch.tensor(values, dtype=torch.float32).reshape(-1, 1, 1)

@@ -130,7 +130,17 @@ def as_csv(rows: Rows) -> bytes:
 
 
 def as_yaml(value: Any) -> bytes:
-    return yaml.safe_dump(value, sort_keys=False, allow_unicode=True).encode()
+    return yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True).encode()
+
+
+class _Dumper(yaml.SafeDumper):
+    """Escape text that is not printable: YAML reads U+0085 as a line break."""
+
+    def represent_text(self, text: str) -> yaml.ScalarNode:
+        return self.represent_scalar("tag:yaml.org,2002:str", text, style=None if text.isprintable() else '"')
+
+
+_Dumper.add_representer(str, _Dumper.represent_text)
 
 
 def as_json(value: Any) -> bytes:

@@ -15,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from blitz.config.keys import TOTAL_STEPS, leaves
+from blitz.config.literals import plain, protect
 from blitz.config.paths import as_override, existing_run
 from blitz.config.resolvers import AUTO
 from blitz.config.schema import TrainConfig
@@ -148,7 +149,7 @@ class _RecordedRun:
         """Return the recorded config, to run in ``run_dir``, with its interpolations of other keys."""
         moved = move(self._config, str(self._config.get("run_dir")), str(run_dir))
         try:
-            cfg = OmegaConf.merge(OmegaConf.structured(TrainConfig), moved)
+            cfg = OmegaConf.merge(OmegaConf.structured(TrainConfig), protect(moved))
         except OmegaConfBaseException as error:
             reason = str(error).partition("\n")[0]
             file = self._run_dir / "config.yaml"
@@ -180,7 +181,7 @@ class _RecordedRun:
                 continue
             self._check(override, *differing[0], cfg, allowed)
             for key in _keys_of(override):
-                value = _unresolved(composed, key) if override.key == "device" else _select(composed, key)
+                value = _unresolved(composed, key) if override.key == "device" else protect(_select(composed, key))
                 OmegaConf.update(cfg, key, value, merge=False, force_add=True)
             changed.append(override)
         return changed
@@ -253,7 +254,7 @@ def _keys_of(override: Override) -> list[str]:
 
 def _differing(key: str, recorded: DictConfig, composed: DictConfig) -> Iterator[tuple[str, Any]]:
     """Yield ``key``, or each key below it, if its value differs; and the recorded value."""
-    before, after = (dict(leaves(_select(cfg, key), key)) for cfg in (recorded, composed))
+    before, after = (dict(leaves(plain(_select(cfg, key)), key)) for cfg in (recorded, composed))
     old_text, new_text = (dict(leaves(_unresolved(cfg, key), key)) for cfg in (recorded, composed))
     for leaf in before | after:
         same_reference = "${" in str(new_text.get(leaf)) and old_text.get(leaf) == new_text[leaf]

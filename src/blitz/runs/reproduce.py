@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 from blitz.runs.folder import Run
 
+KIND = "kind of data checksums (different kinds cannot be compared)"
 RECORDED = ("python", "platform", "cpus", "threads", "device", "gpus", "git_commit")
 
 
@@ -42,9 +43,12 @@ def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
 def comparable(environment: Mapping[str, Any], patch: bytes) -> dict[str, Any]:
     """Return what metrics may depend on, flat: entries of an ``environment.json``, and the uncommitted changes."""
     flat = {name: environment.get(name) for name in RECORDED} | environment.get("packages", {})
-    for split, checksum in environment.get("data", {}).items():  # pixels and files have different checksums
+    kinds = set()
+    for split, checksum in environment.get("data", {}).items():
         kind, _, digest = checksum.partition(":")
         flat[f"data checksum ({split}, {kind})"] = digest[:12]
+        kinds.add(kind)
+    flat[KIND] = ", ".join(sorted(kinds)) or None
     flat["checkpoint of init_from"] = (environment.get("init_from") or "")[:12] or None
     if environment.get("git_commit"):
         flat["git.diff"] = hashlib.sha256(patch).hexdigest()[:12] if patch else "empty"

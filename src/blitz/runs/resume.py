@@ -108,9 +108,12 @@ def _check_config(run: Run, found: Resumable, config: Mapping[str, Any]) -> None
 
 
 def _check_data(run: Run, checksums: Mapping[str, str]) -> None:
-    for split, before in run.environment.get("data", {}).items():
-        same_kind = checksums[split].partition(":")[0] == before.partition(":")[0]  # pixels, or file names and sizes
-        if same_kind and checksums[split] != before:
+    """Refuse other data. Checksums of another kind, from earlier versions, cannot be compared: ``changes`` says so."""
+    recorded: dict[str, str] = run.environment.get("data", {})
+    for split in recorded | dict(checksums if recorded else {}):
+        before, now = (known.get(split, "") for known in (recorded, checksums))
+        same_kind = not before or not now or before.partition(":")[0] == now.partition(":")[0]
+        if same_kind and before != now:
             raise UserError(
                 f"data.root={run.config['data']['root']}: the {split} images are not those that the run began with; "
                 f"to start a new run from its weights: blitz-train {as_override('init_from', run.path)}"

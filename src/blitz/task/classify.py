@@ -64,7 +64,7 @@ class Classify(LightningModule):
         self.net = net
         self.optimizer: Callable[..., torch.optim.Optimizer] | None = optimizer
         self.schedule: partial[Any] | None = schedule or None
-        self.classes = list(classes)
+        self.classes = [str(name) for name in classes]
         self.label_smoothing = label_smoothing
         self.transform = transform
         self.training_metrics = TrainingMetrics()

@@ -61,9 +61,14 @@ def display_table(results: Sequence[ClassResult]) -> Rows:
     header = ("class", "images", "correct", "accuracy", "")
     marks = best_and_worst([result.accuracy for result in results])
     return [header] + [
-        (escape(result.name), str(result.images), str(result.correct), as_percent(result.accuracy), mark)
+        (escape(printable(result.name)), str(result.images), str(result.correct), as_percent(result.accuracy), mark)
         for result, mark in zip(results, marks, strict=True)
     ]
+
+
+def printable(name: str) -> str:
+    """Return a name with escapes for the characters that a terminal does not show."""
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in name)
 
 
 def best_and_worst(values: Sequence[float | None]) -> list[str]:

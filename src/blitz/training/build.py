@@ -19,6 +19,7 @@ from torch.optim import Optimizer
 
 from blitz.config.checks import did_you_mean
 from blitz.config.keys import leaves
+from blitz.config.literals import plain
 from blitz.errors import UserError
 from blitz.runs.checkpoint import CheckpointIO
 from blitz.training import arguments
@@ -33,7 +34,7 @@ def resolve(cfg: DictConfig) -> Config:
 
     ``resume`` belongs to this process and not to the run, so it is recorded as None.
     """
-    return cast("Config", OmegaConf.to_container(cfg, resolve=True)) | {"resume": None}
+    return cast("Config", plain(OmegaConf.to_container(cfg, resolve=True))) | {"resume": None}
 
 
 def data(config: Config) -> LightningDataModule:
