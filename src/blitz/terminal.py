@@ -36,6 +36,7 @@ def silence_lightning() -> None:
         "Total length of `list`",
         "You requested to overfit",
         ".*AMP with fp16 is not supported on CPU",  # build.trainer refuses this precision
+        ".*could not find the monitored key",  # the training ended before a validation: results.py validates then
         "It is recommended to use `self.log",  # sync_dist: the metrics are already reduced over the ranks
     ):
         warnings.filterwarnings("ignore", message)

@@ -13,7 +13,7 @@ from lightning import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.accelerators import AcceleratorRegistry
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.loggers import Logger
-from lightning.pytorch.profilers import PassThroughProfiler
+from lightning.pytorch.profilers import PassThroughProfiler, Profiler
 from omegaconf import DictConfig, OmegaConf
 from torch.optim import Optimizer
 
@@ -67,6 +67,10 @@ def trainer(config: Config) -> Trainer:
         raise UserError(
             f"trainer.precision={config['trainer']['precision']}: Lightning cannot use it on the CPU; "
             "expected 32-true, bf16-mixed, bf16-true or 64-true"
+        )
+    if not isinstance(built.profiler, Profiler):  # type: ignore[attr-defined]
+        raise UserError(
+            f"trainer.profiler={config['trainer']['profiler']}: not a profiler; expected simple or advanced"
         )
     built.strategy.checkpoint_io = CheckpointIO(config, lambda: built.callback_metrics)
     _check_launcher(built, config["trainer"])
