@@ -280,7 +280,7 @@ def test_evaluation_neither_repeats_nor_drops_an_image(single, sweep, alone, two
 
 def test_the_weights_equal_those_of_one_process(single, sweep, alone, two_nodes, slurm):
     for one, run in _all(single, sweep, alone, two_nodes, slurm):
-        ours, reference = (torch.load(path / "checkpoints/last.ckpt", weights_only=True) for path in (run, one))
+        ours, reference = (torch.load(path / "checkpoints/resume.ckpt", weights_only=True) for path in (run, one))
         assert ours["state_dict"].keys() == reference["state_dict"].keys()
         for name, weight in reference["state_dict"].items():
             torch.testing.assert_close(ours["state_dict"][name], weight, rtol=0, atol=1e-4)

@@ -19,6 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from blitz.config.checks import did_you_mean
 from blitz.config.keys import leaves
 from blitz.errors import UserError
+from blitz.runs import folder
 from blitz.runs.checkpoint import CheckpointIO
 from blitz.training import arguments
 
@@ -187,6 +188,10 @@ def _check_directory(config: Config, name: str, callback: Any) -> None:
             raise UserError(
                 f"callback.{name}.filename={filename}: it is saved as {path}, outside of the run directory; "
                 f"expected a name within {config['run_dir']}"
+            )
+        if Path(path).stem in (Path(own).stem for own in folder.RESUMABLE):
+            raise UserError(
+                f"callback.{name}.filename={filename}: the run saves its own state there; expected another name"
             )
 
 
