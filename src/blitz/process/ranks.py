@@ -149,7 +149,8 @@ def _start(
 ) -> None:
     context = multiprocessing.get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
-    arguments = (work, explain, {**variables, "RANK": str(rank), "LOCAL_RANK": str(rank)}, log, sender)
+    start_method = multiprocessing.get_start_method()
+    arguments = (work, explain, {**variables, "RANK": str(rank), "LOCAL_RANK": str(rank)}, log, sender, start_method)
     process = context.Process(target=_run_rank, args=arguments, name=f"rank {rank}")
     if os.name == "posix":
         from multiprocessing import resource_tracker
@@ -167,7 +168,10 @@ def _run_rank(
     variables: Mapping[str, str],
     log: Path | None,
     sender: Connection,
+    start_method: str,
 ) -> None:
+    # A spawned process would spawn its own processes, too: each worker of a loader would import torch again.
+    multiprocessing.set_start_method(start_method, force=True)
     threading.Thread(target=_exit_with_parent, daemon=True).start()
     signals.ignore_all_but_sigterm()
     os.environ.update(variables)
