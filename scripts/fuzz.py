@@ -46,8 +46,9 @@ from blitz.config.schema import register
 
 SCRIPTS: dict[str, Callable[[], None]] = {"blitz-train": blitz.train.main, "blitz-eval": blitz.eval.main}
 QUICK = ("device=cpu", "seed=1", "schedule=constant", "trainer.max_epochs=1", "trainer.max_steps=3")
-VALUES = ("null", "nan", "inf", "-inf", "-1", "0", "1e30", "99999999999999999999", "''", "abc", "'größe 2'", "true",
-          "0.5", "${oc.env:HOME}", r"'\${oc.env:HOME}'", "${nowhere}", "???", "[]", "[1,2]", "{a:1}", "'[1'")  # fmt: skip
+VALUES = ("null", "nan", "inf", "-inf", "-1", "0", "1e30", "99999999999999999999", "''", "abc", "'größe 2'",
+          "true", "0.5", "${oc.env:HOME}", r"'\${oc.env:HOME}'", "${nowhere}", "???", "[]", "[1,2]",
+          "{a:1}", "'[1'")  # fmt: skip
 NAMES = ("${oc.env:HOME}", "???", "007", "null", "a b", "größe", "x=y", "[1,2]", "a'b", "-", "~", "a\u0085b")
 TIMEOUT = 60  # seconds
 BEGUN = ("the loss is", "/loss is")  # messages about a run that has rightly begun

@@ -80,8 +80,8 @@ SHAPES = {
     "device=ddp_cpu, two processes": ("device=ddp_cpu",),
 }  # fmt: skip
 FEW = {"device=ddp_cpu, two processes": 6}  # kill points: each of them starts two processes of Python twice
-# Moments of a save: half of the file is written; all of it, but not renamed; last.ckpt is renamed to previous.ckpt, but
-# next.ckpt not yet to last.ckpt; the save is complete.
+# Moments of a save: half of the file is written; all of it, but not renamed; resume.ckpt is renamed to
+# resume-previous.ckpt, but resume-next.ckpt not yet to resume.ckpt; the save is complete.
 SAVING = ("half", "written", "between", "after")
 
 

@@ -66,7 +66,7 @@ def test_missing_or_damaged_checkpoint_is_refused(command, tmp_path):
     for override, problem in {
         f"checkpoint={file}": "not a checkpoint, or a damaged one",
         f"checkpoint={tmp_path / 'none.ckpt'}": "no such run or checkpoint",
-        f"run={tmp_path}": "no intact last.ckpt or previous.ckpt in checkpoints/; expected a run directory",
+        f"run={tmp_path}": "no intact resume.ckpt or resume-previous.ckpt in checkpoints/; expected a run directory",
     }.items():
         assert problem in error_of(command, "blitz-eval", override)
     assert "run=DIR or checkpoint=FILE" in error_of(command, "blitz-eval")
@@ -75,7 +75,7 @@ def test_missing_or_damaged_checkpoint_is_refused(command, tmp_path):
 
 def test_checkpoint_of_another_architecture(finished, command, tmp_path):
     file = tmp_path / "model.ckpt"
-    checkpoint = torch.load(finished / "checkpoints" / "last.ckpt", weights_only=True)
+    checkpoint = torch.load(finished / "checkpoints" / "resume.ckpt", weights_only=True)
     checkpoint["config"]["task"]["net"] = {"_target_": "torchvision.models.squeezenet1_1", "num_classes": 10}
     checkpoint["config"]["task"]["transform"] |= {"channels": 3, "image_size": 64, "mean": [0.5], "std": [0.5]}
     torch.save(checkpoint, file)

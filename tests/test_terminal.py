@@ -63,13 +63,13 @@ def test_start_on_several_devices_with_accumulation(lines):
 
 def test_start_of_a_resumed_run(lines):
     resumed = Resumable(
-        Path("logs/run/last.ckpt"), {"global_step": 12345}, ["last.ckpt: damaged"], ["torch is 3, was 2"]
+        Path("logs/run/resume.ckpt"), {"global_step": 12345}, ["resume.ckpt: damaged"], ["torch is 3, was 2"]
     )
     start(resumed=resumed)
     assert lines()[-3:] == [
-        "damaged        last.ckpt: damaged",
+        "damaged        resume.ckpt: damaged",
         "differs        torch is 3, was 2; results may differ in rounding from here on",
-        f"resumed        after step 12,345, from {Path('logs/run/last.ckpt')}",
+        f"resumed        after step 12,345, from {Path('logs/run/resume.ckpt')}",
     ]
     start(resumed=Resumable(None, {}, []))
     assert lines()[-1] == "resumed        from the start; nothing was saved yet"

@@ -69,7 +69,11 @@ def test_files_of_a_run(digits_run):
     assert environment["packages"]["torch"].startswith(torch.__version__.split("+")[0])
     head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=PROJECT, capture_output=True, text=True).stdout.strip()
     assert environment["git_commit"] == (head or None)
-    assert {path.name for path in (run / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt", "previous.ckpt"}
+    assert {path.name for path in (run / "checkpoints").iterdir()} == {
+        "best.ckpt",
+        "resume.ckpt",
+        "resume-previous.ckpt",
+    }
 
 
 def test_metrics_equal_a_count_by_hand(digits_run):
@@ -115,7 +119,7 @@ def test_loaded_model_classifies_image_files(digits_run):
 
 def test_checkpoints_hold_plain_data(digits_run):
     run, _, _ = digits_run
-    for name in ("best.ckpt", "last.ckpt"):
+    for name in ("best.ckpt", "resume.ckpt"):
         checkpoint = torch.load(run / "checkpoints" / name, weights_only=True)
         assert checkpoint["config"]["data"]["classes"] == [str(i) for i in range(10)]
         assert all(key.startswith("net.") for key in checkpoint["state_dict"])
@@ -166,7 +170,7 @@ def test_accuracy_of_an_absent_class_is_none_and_not_zero(train, folder, capsys)
 
 def test_last_weights_are_tested_without_validation(train):
     run = train(*QUICK, "data.val_fraction=0", "callback.checkpoint=null", "optimized_metric=train/loss")
-    assert [path.name for path in (run / "checkpoints").iterdir()] == ["last.ckpt"]
+    assert [path.name for path in (run / "checkpoints").iterdir()] == ["resume.ckpt"]
     assert not any(key.startswith("val/") for key in _metrics(run))
 
 

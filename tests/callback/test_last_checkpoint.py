@@ -221,7 +221,7 @@ def fit(
     best = ModelCheckpoint(path, monitor="val", save_top_k=2, filename="{step}", enable_version_counter=False)
     made = [make() for make in callbacks]
     trainer = make_trainer(path, [*([last] if last else []), StopAt(stop_at), best, *made], logger=logger, **options)
-    file = path / "checkpoints" / "last.ckpt"
+    file = path / "checkpoints" / "resume.ckpt"
     val = DataLoader(TensorDataset(*fixed_data()), BATCH)
     try:
         trainer.fit(module, LOADERS[loader](), val, ckpt_path=file if resume else None)
@@ -419,7 +419,7 @@ def test_a_checkpoint_of_somebody_else_resumes_as_without_the_callback(hook, bat
     assert differences(resume(), resume(LastCheckpoint())) == []
 
 
-def test_lightning_alone_resumes_from_last_ckpt(tmp_path):
+def test_lightning_alone_resumes_from_it(tmp_path):
     assert fit(tmp_path, stop_at=3).stopped
     resumed = fit(tmp_path, resume=True, last=None)
     assert batches_done(resumed) == 10
@@ -450,7 +450,7 @@ def test_nothing_is_left_for_a_second_fit(tmp_path):
         last, module = LastCheckpoint(), Net()
         trainer = make_trainer(path, [last], enable_checkpointing=False)
         loader, val = plain_loader(), DataLoader(TensorDataset(*fixed_data()), BATCH)
-        trainer.fit(module, blitz_loader(), val, ckpt_path=path / "checkpoints" / "last.ckpt" if stop else None)
+        trainer.fit(module, blitz_loader(), val, ckpt_path=path / "checkpoints" / "resume.ckpt" if stop else None)
         assert "process_dataloader" not in vars(trainer.strategy)
         seed(1)
         module.load_state_dict(Net().state_dict())
@@ -513,7 +513,7 @@ def test_the_users_signal_handler_is_called_and_restored(tmp_path):
 def test_a_checkpoint_of_the_previous_version(tmp_path):
     """It has no positions of loaders, but the batches that a loader of blitz has handed out."""
     expected, stopped = fit(tmp_path / "whole"), fit(tmp_path / "run", stop_at=3)
-    file = tmp_path / "run" / "checkpoints" / "last.ckpt"
+    file = tmp_path / "run" / "checkpoints" / "resume.ckpt"
     checkpoint = torch.load(file, weights_only=True)
     for key in ("loaders", "accumulate_grad_batches", "gradients"):
         del checkpoint["resume"][key]

@@ -280,7 +280,7 @@ def test_evaluation_neither_repeats_nor_drops_an_image(single, sweep, alone, two
 
 def test_the_weights_equal_those_of_one_process(single, sweep, alone, two_nodes, slurm):
     for one, run in _all(single, sweep, alone, two_nodes, slurm):
-        ours, reference = (torch.load(path / "checkpoints/last.ckpt", weights_only=True) for path in (run, one))
+        ours, reference = (torch.load(path / "checkpoints/resume.ckpt", weights_only=True) for path in (run, one))
         assert ours["state_dict"].keys() == reference["state_dict"].keys()
         for name, weight in reference["state_dict"].items():
             torch.testing.assert_close(ours["state_dict"][name], weight, rtol=0, atol=1e-4)
@@ -376,6 +376,76 @@ def test_ranks_end_with_the_process_that_made_them(tmp_path):
     while any(map(_alive, ranks)) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not [pid for pid in ranks if _alive(pid)]
+
+
+class KillAt(Callback):
+    """Kill rank 0 once, after a step."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_train_batch_end(self, trainer, *_):
+        mark = Path(trainer.default_root_dir, "killed")
+        if trainer.is_global_zero and trainer.global_step == self.step and not mark.exists():
+            mark.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+@linux
+def test_three_processes_resume_bit_for_bit(tmp_path):
+    """The order in which three numbers are added matters, unlike that of two."""
+    whole, run = tmp_path / "whole", tmp_path / "run"
+    overrides = ("device=ddp_cpu", "trainer.devices=3", "seed=1", "trainer.max_epochs=1", "logger=csv",
+                 "callback.last.every_n_steps=5", "callback.last.time_share=null")  # fmt: skip
+    kill = (f"+callback.kill._target_={__name__}.KillAt", "+callback.kill.step=23")
+    end(start([*BLITZ_TRAIN, *overrides, f"hydra.run.dir={whole}"]))
+    killed = start([*BLITZ_TRAIN, *overrides, *kill, f"hydra.run.dir={run}"], PYTHONPATH=str(PROJECT))
+    _out, err = killed.communicate(timeout=120)
+    assert err == "blitz-train: rank 0 was killed by SIGKILL\n"
+    ((out, _err),) = end(start([*BLITZ_TRAIN, f"resume={run}"], PYTHONPATH=str(PROJECT)))
+    assert re.search(r"^resumed +after step (?!0)", out, re.MULTILINE)
+    assert (run / "metrics.csv").read_bytes() == (whole / "metrics.csv").read_bytes()
+    assert _metrics(run) == _metrics(whole)
+    mine, its = (torch.load(path / "checkpoints/resume.ckpt", weights_only=True)["state_dict"] for path in (run, whole))
+    assert all(torch.equal(mine[name], weight) for name, weight in its.items())
+
+
+@linux
+@pytest.mark.parametrize("line", ["batch +", " +1/10000 "])
+def test_a_signal_to_all_processes_while_workers_fetch(line, tmp_path):
+    """SLURM and systemd signal all processes of a job; the first line is printed before the workers start."""
+    run = tmp_path / "run"
+    overrides = ("device=ddp_cpu", "trainer.max_epochs=10000", "data.loader=workers", f"hydra.run.dir={run}")
+    command = [*BLITZ_TRAIN, *overrides]
+    began = subprocess.Popen(
+        command, cwd=PROJECT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+        env=os.environ | {"PYTHONUNBUFFERED": "1"},
+    )  # fmt: skip
+    assert began.stdout is not None
+    assert any(re.match(line, text) for text in began.stdout)
+    os.killpg(began.pid, signal.SIGTERM)
+    _out, err = began.communicate(timeout=60)  # until the workers have closed standard output, too
+    assert began.returncode == 143, err
+    assert (run / "checkpoints" / "resume.ckpt").exists() or line == "batch +"
+    assert err.splitlines()[-1].startswith("to resume: blitz-train resume=")
+
+
+@linux
+def test_workers_end_with_a_rank_that_is_killed(tmp_path):
+    overrides = ("device=ddp_cpu", "trainer.max_epochs=10000", "data.loader=workers", f"hydra.run.dir={tmp_path}/run")
+    began = start([*BLITZ_TRAIN, *overrides])
+    assert any(re.match(" +1/10000 ", text) for text in began.stdout)
+    ranks = _ranks(began.pid)
+    workers = [int(pid) for rank in ranks for pid in Path(f"/proc/{rank}/task/{rank}/children").read_text().split()]
+    assert len(workers) >= 4
+    assert b"spawn_main" in _proc(workers[0], "cmdline"), "forked from the rank, with its command line"
+    for pid in (began.pid, *ranks):
+        os.kill(pid, signal.SIGKILL)
+    deadline = time.monotonic() + 1
+    while any(map(_alive, workers)) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert not [pid for pid in workers if _alive(pid)]
+    began.communicate(timeout=30)
 
 
 def _under_way(run, when):

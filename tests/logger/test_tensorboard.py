@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -115,6 +116,22 @@ def test_a_server_drops_the_steps_that_it_has_read(tmp_path):
     resumed.finalize("success")
     events = server.Reload().Scalars("loss")
     assert [(event.step, event.value) for event in events] == [(step, 1.0) for step in range(4)]
+
+
+def test_the_clock_goes_back_between_attempts(tmp_path, monkeypatch):
+    """TensorBoard reads files in the order of their names, and never one that comes before those that it has read."""
+    clock, position, done = time.time, None, 0
+    for hour, saves in enumerate((True, True, False, True)):
+        monkeypatch.setattr(time, "time", lambda: clock() - 3600 * hour)  # noqa: B023
+        logger = TensorBoardLogger(tmp_path)
+        if position:
+            logger.truncate_to(position)
+        for step in (done, done + 1):
+            logger.log_metrics({"loss": float(step)}, step)
+        if saves:
+            position, done = logger.position(step=done + 1), done + 2
+        logger.finalize("failed")
+    assert [(event.step, event.value) for event in read(tmp_path).Scalars("loss")] == [(n, float(n)) for n in range(6)]
 
 
 def test_an_empty_position_rewinds_to_the_beginning(tmp_path):

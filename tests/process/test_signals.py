@@ -39,7 +39,7 @@ def test_outside_the_main_thread_nothing_changes():
     seen = []
 
     def work():
-        with signals.handled_by(signals.exit_at_once):
+        with signals.ended_by_signals():
             seen.append(signal.getsignal(signal.SIGTERM))
 
     thread = threading.Thread(target=work)
@@ -82,11 +82,68 @@ def test_the_users_handler_is_called_and_restored():
 
 def test_the_handler_of_the_command_line_is_not_called():
     """It would end the process before the run is saved."""
-    with signals.handled_by(signals.exit_at_once):
+    with signals.ended_by_signals():
         request = signals.StopRequest()
         with request.noted():
             signal.raise_signal(signal.SIGTERM)
     assert request.received is signal.SIGTERM
+
+
+def test_handlers_installed_meanwhile_are_not_restored():
+    """Lightning's handler for several processes may wait forever."""
+    before = signal.getsignal(signal.SIGTERM)
+    request = signals.StopRequest()
+    signal.signal(signal.SIGTERM, lambda *_: None)
+    with request.noted():
+        pass
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+@pytest.mark.parametrize(("name", "status"), [("SIGTERM", 143), ("SIGUSR2", 143), ("SIGINT", 130)])
+def test_a_signal_ends_a_block_that_turns_it_into_another_exception(name, status):
+    before = signal.getsignal(signal.Signals[name])
+
+    @signals.ended_by_signals()
+    def import_something():
+        try:
+            signal.raise_signal(signal.Signals[name])
+        except BaseException as error:
+            raise ImportError("as libraries do") from error
+
+    with pytest.raises(SystemExit) as ended:
+        import_something()
+    assert ended.value.code == status
+    assert signal.getsignal(signal.Signals[name]) is before
+
+
+SWALLOWING = """
+import contextlib, os, signal, time
+from blitz.process import signals
+with signals.ended_by_signals():
+    for time_ in range({times}):
+        with contextlib.suppress(BaseException):
+            if time_ == 0:
+                os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(60)
+    {last}
+"""
+
+
+@pytest.mark.parametrize("last", ["pass", "time.sleep(60)"])
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_signal_that_is_swallowed_ends_the_process_nevertheless(times, last):
+    """The exception is raised again after a while, and then the process ends at once."""
+    program = SWALLOWING.format(times=times, last=last)
+    done = subprocess.run([sys.executable, "-c", program], timeout=50, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (143, "")
+
+
+def test_a_blocked_signal_reaches_a_new_process_once_it_is_ready():
+    program = "import time; from blitz.process.signals import *\nwith ended_by_signals(): unblock(); time.sleep(60)"
+    with signals.blocked():
+        child = subprocess.Popen([sys.executable, "-c", program])
+        child.send_signal(signal.SIGINT)
+    assert child.wait(50) == 130
 
 
 def test_signals_are_forwarded_as_sigterm():

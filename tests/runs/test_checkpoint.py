@@ -18,14 +18,14 @@ from tests.conftest import QUICK, error_of
 
 
 def test_save_is_atomic_and_adds_the_config(tmp_path):
-    path = tmp_path / "checkpoints" / "last.ckpt"
+    path = tmp_path / "checkpoints" / "resume.ckpt"
     writer = checkpoint.CheckpointIO({"task": {"net": {}}, "device": {}}, lambda: {"val/acc": torch.tensor(0.5)})
     writer.save_checkpoint({"state_dict": {"a": torch.ones(2)}}, path)
     read = checkpoint.read_checkpoint(path)
     assert read["config"]["task"] == {"net": {}}
     assert torch.equal(read["state_dict"]["a"], torch.ones(2))
     assert read["metrics"] == {"val/acc": 0.5}
-    assert [file.name for file in path.parent.iterdir()] == ["last.ckpt"]
+    assert [file.name for file in path.parent.iterdir()] == ["resume.ckpt"]
 
 
 def test_one_damaged_bit_is_found(finished, tmp_path):
@@ -70,7 +70,7 @@ def test_loaded_classes_are_text_even_if_they_look_like_interpolations(finished,
     assert runs.load(path).classes == classes
 
 
-@pytest.mark.parametrize("file", ["", "checkpoints/last.ckpt"])
+@pytest.mark.parametrize("file", ["", "checkpoints/resume.ckpt"])
 def test_init_from(file, finished, train, monkeypatch, capsys):
     monkeypatch.chdir(finished.parent)
     path = train(*QUICK, f"init_from={Path('run') / file}", "optimizer.lr=0")

@@ -55,7 +55,7 @@ def test_stopped_run_resumes_to_the_results_of_the_finished_one(old, command, ca
     recorded = Path(stopped.config["run_dir"])
     before = contents(recorded)
     command("blitz-train", f"resume={stopped.path}")
-    assert f"after step 40, from {stopped.path / 'checkpoints' / 'last.ckpt'}" in capsys.readouterr().out
+    assert f"after step 40, from {stopped.path / 'checkpoints' / 'resume.ckpt'}" in capsys.readouterr().out
     assert stopped.metrics == pytest.approx(finished.metrics, abs=ROUNDING)
     resumed, uninterrupted = rows(stopped), rows(finished)
     assert [(row["epoch"], row["step"]) for row in resumed] == [(row["epoch"], row["step"]) for row in uninterrupted]
@@ -64,7 +64,7 @@ def test_stopped_run_resumes_to_the_results_of_the_finished_one(old, command, ca
     assert contents(recorded) == before, "files are written where the run is now"
     assert stopped.config["run_dir"] == str(stopped.path)
     assert stopped.config["task"]["net"] == stopped.config["model"], "the config is recorded in the current layout"
-    assert read_checkpoint(stopped.checkpoints / "last.ckpt")["config"] == stopped.config
+    assert read_checkpoint(stopped.checkpoints / "resume.ckpt")["config"] == stopped.config
 
 
 def test_finished_run_is_reported_as_finished(old, command, capsys):

@@ -95,7 +95,7 @@ def interrupted(run: Path, *overrides: object, by: str, saves: int) -> list[int]
     statuses: list[int] = []
     number = signal.Signals[by]
     rng = random.Random(number)
-    last = run / "checkpoints" / "last.ckpt"
+    last = run / "checkpoints" / "resume.ckpt"
     while not statuses or statuses[-1] != 0:
         out = run.parent / f"{run.name}-{len(statuses)}.txt"
         seen, left, delay = _stamp(last), rng.randint(1, saves), rng.uniform(0, 0.01)
@@ -120,7 +120,7 @@ def _stamp(path: Path) -> tuple[int, int] | None:
 
 def same(run: Path, other: Path) -> None:
     """Compare weights, optimizer, schedule, random states, metrics, and every point of the curves, in order."""
-    for name in ("last.ckpt", "best.ckpt"):
+    for name in ("resume.ckpt", "best.ckpt"):
         mine, its = (torch.load(path / "checkpoints" / name, weights_only=True) for path in (run, other))
         for checkpoint, path in ((mine, run), (its, other)):
             del checkpoint["config"]  # it holds the run directory, and the keys that made the run longer
@@ -135,6 +135,8 @@ def same(run: Path, other: Path) -> None:
 def _renamed(node: object, run_dir: str) -> object:
     if isinstance(node, dict):
         return {_renamed(key, run_dir): _renamed(value, run_dir) for key, value in node.items()}
+    if isinstance(node, list):
+        return [_renamed(value, run_dir) for value in node]
     return node.replace(run_dir, "RUN") if isinstance(node, str) else node
 
 
@@ -198,13 +200,68 @@ def test_a_chain_of_kills_of_two_processes(by, uninterrupted_ddp, tmp_path):
     same(run, uninterrupted_ddp)
 
 
+MODEL_CHECKPOINT = "._target_=lightning.pytorch.callbacks.ModelCheckpoint"
+USERS = (
+    *(
+        "+callback.kept" + MODEL_CHECKPOINT,
+        "+callback.kept.dirpath=${run_dir}/checkpoints",
+        "+callback.kept.save_last=true",
+    ),
+    *("+callback.kept.monitor=val/loss", "+callback.kept.save_top_k=2"),
+    *("+callback.steps" + MODEL_CHECKPOINT, "+callback.steps.dirpath=${run_dir}/checkpoints/steps"),
+    *("+callback.steps.every_n_train_steps=7", "+callback.steps.save_top_k=-1"),
+)
+
+
+def saved_by_callbacks(run: Path) -> dict[str, object]:
+    """Return what each file of a ModelCheckpoint holds, without what no checkpoint of Lightning restores."""
+    found: dict[str, object] = {}
+    for path in (run / "checkpoints").rglob("*.ckpt"):
+        if not path.name.startswith("resume"):
+            checkpoint = torch.load(path, weights_only=True)
+            del checkpoint["config"]
+            found[str(path.relative_to(run))] = _renamed(checkpoint, str(run))
+    return found
+
+
+@POSIX
+@pytest.mark.parametrize("by", ["SIGKILL", "SIGTERM"])
+def test_checkpoints_of_the_users_own_callbacks(by, tmp_path):
+    """One writes last.ckpt, and one a file for some steps, which exists already when the steps are repeated."""
+    whole, run = tmp_path / "whole", tmp_path / "run"
+    overrides = (*FULL, *USERS, "trainer.max_epochs=2", "callback.last.every_n_steps=10", "device=cpu")
+    complete(*overrides, f"hydra.run.dir={whole}", out=tmp_path / "whole.txt")
+    statuses = interrupted(run, *overrides, OFTEN[1], f"hydra.run.dir={run}", by=by, saves=3)
+    assert len(statuses) > 2
+    same(run, whole)
+    mine, its = saved_by_callbacks(run), saved_by_callbacks(whole)
+    assert {"checkpoints/last.ckpt", "checkpoints/steps/epoch=0-step=7.ckpt"} <= mine.keys()
+    assert _differing(mine, its) == []
+
+
+@POSIX
+def test_checkpoints_of_callbacks_are_written_again_if_the_run_starts_again(copy, uninterrupted, command):
+    (copy / "checkpoints" / "steps").mkdir()
+    for file in copy.glob("checkpoints/resume*.ckpt"):
+        file.rename(copy / "checkpoints" / "steps" / file.name)
+    command("blitz-train", f"resume={copy}")
+    same(copy, uninterrupted)
+    assert not list(copy.glob("checkpoints/steps/*"))
+
+
+def test_a_callback_may_not_overwrite_the_state_to_resume_from(refused, tmp_path):
+    assert refused("callback.checkpoint.filename=resume", f"hydra.run.dir={tmp_path / 'run'}").endswith(
+        "callback.checkpoint.filename=resume: the run saves its own state there; expected another name"
+    )
+
+
 @pytest.fixture(scope="module")
 def stopped(tmp_path_factory):
     """Return a run that SIGTERM stopped, and its output."""
     run = tmp_path_factory.mktemp("stopped") / "run"
     out = run.parent / "out.txt"
     process = start(*FULL, *OFTEN, "device=cpu", f"hydra.run.dir={run}", out=out)
-    while not (run / "checkpoints" / "previous.ckpt").exists():
+    while not (run / "checkpoints" / "resume-previous.ckpt").exists():
         time.sleep(0.005)
     process.terminate()
     assert process.wait(60) == 143
@@ -220,7 +277,7 @@ def copy(stopped, tmp_path):
 @POSIX
 def test_the_output_of_a_stopped_run(stopped):
     run, out = stopped
-    step = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["global_step"]
+    step = torch.load(run / "checkpoints" / "resume.ckpt", weights_only=True)["global_step"]
     assert out.splitlines()[-2:] == [f"stopped by SIGTERM after step {step}", "to resume: blitz-train resume=run"]
     assert "Traceback" not in out
     assert not (run / "error.txt").exists()
@@ -239,24 +296,24 @@ def test_a_moved_run(copy, uninterrupted, command, capsys):
 @POSIX
 @pytest.mark.parametrize("part", [0, 0.1, 0.5, 0.9, 0.999])
 def test_a_truncated_checkpoint(part, copy, uninterrupted, command, capsys):
-    last = copy / "checkpoints" / "last.ckpt"
+    last = copy / "checkpoints" / "resume.ckpt"
     os.truncate(last, int(part * last.stat().st_size))
-    (copy / "checkpoints" / "last.ckpt.tmp").write_text("half a checkpoint")
-    (copy / "checkpoints" / "next.ckpt").write_text("half a checkpoint")
+    (copy / "checkpoints" / "resume.ckpt.tmp").write_text("half a checkpoint")
+    (copy / "checkpoints" / "resume-next.ckpt").write_text("half a checkpoint")
     watching = EventAccumulator(str(copy)).Reload()  # like a dashboard that has read the points that are now cut off
     command("blitz-train", f"resume={copy}")
     out = capsys.readouterr().out.splitlines()
-    assert sum("last.ckpt: not a checkpoint, or a damaged one" in line for line in out) == 1
-    assert any(line.startswith("resumed") and line.endswith("previous.ckpt") for line in out)
+    assert sum("resume.ckpt: not a checkpoint, or a damaged one" in line for line in out) == 1
+    assert any(line.startswith("resumed") and line.endswith("resume-previous.ckpt") for line in out)
     same(copy, uninterrupted)
-    assert {path.name for path in last.parent.iterdir()} == {"last.ckpt", "previous.ckpt", "best.ckpt"}
+    assert {path.name for path in last.parent.iterdir()} == {"resume.ckpt", "resume-previous.ckpt", "best.ckpt"}
     for tag, points in Counter(tag for tag, _, _ in _points(uninterrupted)).items():
         assert len(watching.Reload().Scalars(tag)) == points, tag
 
 
 @POSIX
 def test_a_checkpoint_with_a_wrong_bit(copy, uninterrupted, command, capsys):
-    last = copy / "checkpoints" / "last.ckpt"
+    last = copy / "checkpoints" / "resume.ckpt"
     content = bytearray(last.read_bytes())
     content[len(content) // 2] ^= 1
     last.write_bytes(content)
@@ -267,10 +324,10 @@ def test_a_checkpoint_with_a_wrong_bit(copy, uninterrupted, command, capsys):
 
 @POSIX
 def test_no_intact_checkpoint(copy, command):
-    for name in ("last.ckpt", "previous.ckpt"):
+    for name in ("resume.ckpt", "resume-previous.ckpt"):
         os.truncate(copy / "checkpoints" / name, 100)
     before = {path: path.read_bytes() for path in copy.rglob("*") if path.is_file()}
-    with pytest.raises(SystemExit, match=r"last\.ckpt: not a checkpoint.*previous\.ckpt: not a checkpoint"):
+    with pytest.raises(SystemExit, match=r"resume\.ckpt: not a checkpoint.*resume-previous\.ckpt: not a checkpoint"):
         command("blitz-train", f"resume={copy}")
     assert {path: path.read_bytes() for path in copy.rglob("*") if path.is_file()} == before
 
@@ -286,14 +343,14 @@ def test_killed_before_anything_was_saved(copy, uninterrupted, command, capsys):
 @POSIX
 def test_a_full_disk_leaves_the_previous_checkpoint(copy, uninterrupted, command):
     """The limit on the size of a file, which is smaller than a checkpoint, stands for the full disk."""
-    last = copy / "checkpoints" / "last.ckpt"
+    last = copy / "checkpoints" / "resume.ckpt"
     before = last.read_bytes()
     limit = f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({len(before) // 2},) * 2)"
     program = f"{limit}; from blitz.train import main; main()"
     arguments = [sys.executable, "-c", program, f"resume={copy}"]
     done = subprocess.run(arguments, capture_output=True, text=True, timeout=120, env=ENVIRONMENT)
     assert done.returncode == 1
-    assert done.stderr == f"blitz-train: File too large: {copy / 'checkpoints' / 'next.ckpt'}\n"
+    assert done.stderr == f"blitz-train: File too large: {copy / 'checkpoints' / 'resume-next.ckpt'}\n"
     assert last.read_bytes() == before
     assert "File too large" in (copy / "error.txt").read_text()
     command("blitz-train", f"resume={copy}")
@@ -309,7 +366,7 @@ def test_from_two_processes_to_one(uninterrupted_ddp, tmp_path, command, capsys)
     complete(*overrides, "device=cpu", f"hydra.run.dir={tmp_path / 'alone'}", out=tmp_path / "alone.txt")
     out = tmp_path / "run.txt"
     process = start(*overrides, *OFTEN, "device=ddp_cpu", f"hydra.run.dir={run}", out=out)
-    while not (run / "checkpoints" / "previous.ckpt").exists():
+    while not (run / "checkpoints" / "resume-previous.ckpt").exists():
         time.sleep(0.005)
     process.terminate()
     assert process.wait(60) == 143
@@ -334,7 +391,7 @@ def test_one_process_at_a_time(copy, uninterrupted, command):
 @POSIX
 @pytest.mark.parametrize("by", ["SIGUSR1", "SIGUSR2"])
 def test_the_signals_of_slurm(by, copy, uninterrupted, command):
-    last = copy / "checkpoints" / "last.ckpt"
+    last = copy / "checkpoints" / "resume.ckpt"
     seen = _stamp(last)
     out = copy.parent / "out.txt"
     process = start(f"resume={copy}", out=out)
@@ -353,7 +410,7 @@ def test_a_signal_to_the_workers_too(tmp_path):
     run, out = tmp_path / "run", tmp_path / "out.txt"
     overrides = ("trainer.max_epochs=1000", "device=cpu", "data.loader=workers", "data.num_workers=2")
     process = start(*overrides, f"hydra.run.dir={run}", out=out, new_session=True)
-    while not (run / "checkpoints" / "last.ckpt").exists():
+    while not (run / "checkpoints" / "resume.ckpt").exists():
         time.sleep(0.01)
     os.killpg(process.pid, signal.SIGTERM)
     assert process.wait(60) == 143
@@ -430,10 +487,10 @@ def test_two_loggers_of_one_kind(train, command, tmp_path):
 
 def test_a_damaged_checkpoint_is_not_kept_as_the_previous_one(copy, command, uninterrupted):
     """Otherwise a kill between the two renames of the next save would leave no intact checkpoint."""
-    os.truncate(copy / "checkpoints" / "last.ckpt", 100)
+    os.truncate(copy / "checkpoints" / "resume.ckpt", 100)
     rename = (
         "from pathlib import Path; import os; move = Path.replace\n"
-        "def replace(a, b): (b.name == 'last.ckpt' and os._exit(9)); return move(a, b)\n"
+        "def replace(a, b): (b.name == 'resume.ckpt' and os._exit(9)); return move(a, b)\n"
         "Path.replace = replace; from blitz.train import main; main()"
     )
     assert subprocess.run([sys.executable, "-c", rename, f"resume={copy}"], env=ENVIRONMENT).returncode == 9
@@ -484,7 +541,7 @@ def test_interrupts(times, device, tmp_path):
     run, out = tmp_path / "run", tmp_path / "out.txt"
     overrides = ("trainer.max_epochs=1000", f"device={device}", f"hydra.run.dir={run}")
     process = start(*overrides, out=out, new_session=True)
-    while not (run / "checkpoints" / "last.ckpt").exists():
+    while not (run / "checkpoints" / "resume.ckpt").exists():
         time.sleep(0.01)
     for _ in range(times):
         os.killpg(process.pid, signal.SIGINT)
@@ -546,7 +603,7 @@ def _edit_config(run: Path) -> str:
 
 
 def _checkpoint_of_another_run(run: Path) -> str:
-    path = run / "checkpoints" / "last.ckpt"
+    path = run / "checkpoints" / "resume.ckpt"
     content = torch.load(path, weights_only=True)
     content["config"]["seed"] = 7
     torch.save(content, path)
@@ -644,7 +701,7 @@ def test_an_early_stop_is_restored(train, command):
     overrides = (*CONSTANT, "trainer.max_epochs=30", "callback=early_stopping", "callback.early_stopping.patience=1")
     run = train(*overrides, "+callback.early_stopping.min_delta=0.5")
     metrics = (run / "metrics.json").read_bytes()
-    epochs = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["epoch"]
+    epochs = torch.load(run / "checkpoints" / "resume.ckpt", weights_only=True)["epoch"]
     assert epochs < 29
     (run / "metrics.json").unlink()
     command("blitz-train", f"resume={run}")

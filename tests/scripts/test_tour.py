@@ -305,7 +305,7 @@ def test_command_line_ends_with_the_same_weights(tmp_path, train):
     root = f"data.root={tmp_path / 'cifar10-jpeg'}"
     bit_identical = ("device=cpu", "seed=0", "channels_last=false", "optimizer.fused=false")
     run_dir = train("experiment=cifar10_tutorial", "data=image_folder", root, *bit_identical)
-    state = torch.load(run_dir / "checkpoints/last.ckpt", weights_only=True)["state_dict"]
+    state = torch.load(run_dir / "checkpoints/resume.ckpt", weights_only=True)["state_dict"]
     for name, weight in lesson.net.state_dict().items():
         torch.testing.assert_close(state[f"net.{name}"], weight, rtol=0, atol=0)
 

@@ -25,7 +25,7 @@ class Forgetful(Classify):
 def test_metrics_of_validation_and_test_belong_to_the_best_checkpoint(train, command, tmp_path, capsys):
     run = train("trainer.max_epochs=4", "seed=1", f"task._target_={__name__}.Forgetful")
     metrics = Run(run).metrics
-    best, last = (torch.load(run / "checkpoints" / name, weights_only=True) for name in ("best.ckpt", "last.ckpt"))
+    best, last = (torch.load(run / "checkpoints" / name, weights_only=True) for name in ("best.ckpt", "resume.ckpt"))
     assert best["epoch"] < last["epoch"]
     assert metrics["val/acc"] == best["metrics"]["val/acc"] > last["metrics"]["val/acc"]
     out = capsys.readouterr().out

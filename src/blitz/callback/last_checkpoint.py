@@ -1,4 +1,4 @@
-"""Save ``checkpoints/last.ckpt``, from which a stopped or killed run resumes as if it had never ended.
+"""Save ``checkpoints/resume.ckpt``, from which a stopped or killed run resumes as if it had never ended.
 
 Lightning's checkpoints lack the random states, the metrics that callbacks monitor, the positions of loggers and plain
 loaders, and whether a callback has stopped the training. Its ModelCheckpoint saves in hooks at which a step is still
@@ -9,7 +9,9 @@ and logging, and takes the started step back in the checkpoint.
 import os
 import sys
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +32,7 @@ from blitz.runs.folder import LAST, NEXT, PREVIOUS
 class LastCheckpoint(Callback):
     """Save a checkpoint regularly, after each epoch, at the end, and when a signal asks the run to stop.
 
-    It is saved to ``checkpoints`` in the trainer's ``default_root_dir``; the one before is kept as ``previous.ckpt``.
+    It is saved to ``checkpoints`` in the trainer's ``default_root_dir``; ``resume-previous.ckpt`` is the one before.
 
     On SIGTERM, SIGUSR1 or SIGUSR2 the run finishes its step, saves, and exits with status 143; on the first Ctrl-C
     with 130. A second Ctrl-C ends the process at once.
@@ -59,7 +61,8 @@ class LastCheckpoint(Callback):
     def _begin_fit(self) -> None:
         self._request = StopRequest()
         self._agreement: Agreement | None = None  # while training
-        self._until_end = ExitStack()  # undone at the end of the fit
+        self._until_end = ExitStack()  # undone at the end of the training
+        self._until_teardown = ExitStack()  # undone after the last hook of the fit
         self._until_first_step = ExitStack()  # undone at the first step after a resume
         self._loaders: list[ResumableLoader] = []
         self._resumed: dict[str, Any] = {}  # until the first step
@@ -126,6 +129,22 @@ class LastCheckpoint(Callback):
         for callback in trainer.checkpoint_callbacks:
             if isinstance(callback, ModelCheckpoint):  # it saves its current score and does not restore it
                 callback.current_score = checkpoint["callbacks"].get(callback.state_key, {}).get("current_score")
+        if "files" in self._resumed:  # absent in checkpoints of earlier versions
+            self._overwrite_later_files(trainer)
+
+    def _overwrite_later_files(self, trainer: Trainer) -> None:
+        """Have each ModelCheckpoint replace the files that it saved after this checkpoint, as it repeats these steps.
+
+        Otherwise it would take another name, such as ``step=9-v1.ckpt``, for a file that exists.
+        """
+        known = _moved(
+            dict.fromkeys(self._resumed["files"]), self._resumed["folder"], os.path.realpath(self._directory)
+        )
+        later = set(trainer.strategy.broadcast(_checkpoint_files(trainer))) - known.keys()
+        for callback in trainer.checkpoint_callbacks:
+            if isinstance(callback, ModelCheckpoint):
+                callback.file_exists = partial(_file_exists, callback.file_exists, later)  # type: ignore[method-assign]
+                self._until_teardown.callback(vars(callback).pop, "file_exists", None)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self._resumed:
@@ -261,6 +280,7 @@ class LastCheckpoint(Callback):
             "should_stop": trainer.should_stop,
             "accumulate_grad_batches": trainer.accumulate_grad_batches,
             "gradients": _open_gradients(trainer, pl_module, batch),
+            "files": _checkpoint_files(trainer),
             "loggers": [
                 logger.position(trainer.global_step) if trainer.is_global_zero and hasattr(logger, "position") else {}
                 for logger in trainer.loggers
@@ -277,17 +297,31 @@ class LastCheckpoint(Callback):
         (stop,) = self._agreement.now(self._request.received is not None)
         if stop:
             self._exit(trainer)
+        self._keep_last_files(trainer)
         self._end_fit()
+        if (
+            self._request.received is not None
+        ):  # too late to agree on it; the signals are handled as before the training
+            raise SystemExit(self._request.status)
+
+    def _keep_last_files(self, trainer: Trainer) -> None:
+        """Keep each ``save_last`` file. A ModelCheckpoint saves one at the end if it has saved none since a resume."""
+        for callback in trainer.checkpoint_callbacks:
+            if isinstance(callback, ModelCheckpoint) and callback.last_model_path:
+                self._until_teardown.callback(setattr, callback, "save_last", callback.save_last)
+                callback.save_last = False
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """End a resumed run that had nothing left to do: it was saved before the other callbacks ended theirs."""
         if "loaders" in self._resumed:
+            self._keep_last_files(trainer)
             for callback in trainer.callbacks:  # type: ignore[attr-defined]
                 if callback is not self:
                     callback.on_train_end(trainer, pl_module)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         self._end_fit()
+        self._until_teardown.close()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         if isinstance(exception, SystemExit) and self._agreement is not None and trainer.is_global_zero:
@@ -304,6 +338,22 @@ class LastCheckpoint(Callback):
         self._resumed, self._resumed_batch = {}, 0
         self._until_first_step.close()
         self._until_end.close()
+
+
+def _checkpoint_files(trainer: Trainer) -> list[str]:
+    """Return the files of all ModelCheckpoints that save to a local disk."""
+    callbacks = [callback for callback in trainer.checkpoint_callbacks if isinstance(callback, ModelCheckpoint)]
+    directories = {Path(callback.dirpath) for callback in callbacks if callback.dirpath}
+    paths = {path for directory in directories for path in directory.rglob(f"*{ModelCheckpoint.FILE_EXTENSION}")}
+    return sorted(os.path.realpath(path) for path in paths if path.name not in (LAST, PREVIOUS, NEXT))
+
+
+def _file_exists(file_exists: Callable[..., bool], later: set[str], path: str, trainer: Trainer) -> bool:
+    exists, real = file_exists(path, trainer), os.path.realpath(path)
+    if real not in later:
+        return exists
+    later.remove(real)  # the callback writes it now
+    return False
 
 
 def _nothing() -> None:

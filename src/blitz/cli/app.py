@@ -26,7 +26,7 @@ from blitz.runs import lock, overrides
 Task = Callable[[DictConfig], Any]
 
 
-@signals.handled_by(signals.exit_at_once)
+@signals.ended_by_signals()
 def run(task: Task, config_name: str) -> None:
     """Compose ``configs/<config_name>.yaml`` with the command line and call ``task`` on it, once or for each job.
 
@@ -88,7 +88,7 @@ class _Job:
         multirun = job.mode == RunMode.MULTIRUN
         created = not any(run_dir.iterdir())
         try:
-            with lock.hold(run_dir), _recorded(run_dir, always=multirun):
+            with lock.hold(run_dir), _recorded(run_dir, always=multirun), signals.ended_by_signals():
                 return self._run(cfg, run_dir)
         except Exception as error:
             if isinstance(error, OSError) and error.filename is None:

@@ -1,8 +1,10 @@
 """Batch loader: indexes a split that lies on the device, or has worker processes fetch a split that does not fit."""
 
+import multiprocessing
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, Protocol
 
@@ -14,7 +16,9 @@ from blitz.data.augment import Augmentation
 from blitz.data.seeding import generator
 from blitz.data.transforms import normalize
 from blitz.errors import UserError
+from blitz.process import signals
 
+PATIENCE = 0.3  # seconds between two looks of a worker at its parent
 GROUP = 128  # images prepared together if batches are smaller: for 4 images, the overhead of a call exceeds its work
 
 
@@ -189,8 +193,9 @@ class Loader:
                 yield images.to(self.device), labels.to(self.device)
             return
         self._rows.rows = [group.rows.cpu() for group in groups]
-        fetched: Any
-        for fetched in self._workers:
+        with signals.blocked():  # the workers start in the first epoch, and unblock what ``ignore_signals`` handles
+            batches: Iterator[Any] = iter(self._workers)
+        for fetched in batches:
             if isinstance(fetched, UserError):
                 raise fetched
             images, labels = fetched
@@ -245,17 +250,28 @@ class _Dataset(Dataset[Any]):
 def ignore_signals(_: int) -> None:
     """Keep a worker fetching until the run is saved: schedulers and terminals also send their signals to workers.
 
-    torch ends workers by SIGTERM, so this signal still works if it comes from the parent process.
+    torch ends workers by SIGTERM, so this signal still works if it comes from the parent process. A worker also ends
+    with its parent, which may have been killed.
     """
-    for name in ("SIGINT", "SIGHUP", "SIGUSR1", "SIGUSR2"):
-        if hasattr(signal, name):
-            signal.signal(getattr(signal, name), signal.SIG_IGN)
-    if hasattr(signal, "sigwaitinfo"):  # elsewhere the sender is unknown, and SIGTERM from anyone ends the worker
+    for number in signals.SIGNALS:
+        if number != signal.SIGTERM:
+            signal.signal(number, signal.SIG_IGN)
+    if hasattr(signal, "sigtimedwait"):  # elsewhere the sender is unknown, and SIGTERM from anyone ends the worker
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-        threading.Thread(target=_exit_when_parent_terminates, daemon=True).start()
+    else:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signals.unblock()
+    threading.Thread(target=_exit_with_parent, args=(os.getppid(),), daemon=True).start()
 
 
-def _exit_when_parent_terminates() -> None:
-    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
-        pass
+def _exit_with_parent(parent: int) -> None:
+    """End this process soon after its parent, or when its parent sends SIGTERM."""
+    process = multiprocessing.parent_process()
+    assert process is not None
+    # On Windows a process keeps the number of its parent; elsewhere a younger worker may keep the parent's pipe open.
+    while os.getppid() == parent and process.is_alive():
+        if not hasattr(signal, "sigtimedwait"):
+            time.sleep(PATIENCE)
+        elif (received := signal.sigtimedwait({signal.SIGTERM}, PATIENCE)) and received.si_pid == parent:
+            break
     os._exit(0)

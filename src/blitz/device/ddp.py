@@ -42,6 +42,7 @@ class _UnevenParts(ParallelStrategy):
     """
 
     def __init__(self, **options: Any) -> None:
+        self._static_graph = options.get("static_graph", False)
         self.timeout = options.setdefault("timeout", default_pg_timeout)
         # If nobody started the processes, as in a notebook, Lightning finds the environment by itself.
         super().__init__(cluster_environment=TorchElasticEnvironment() if ranks.launched() else None, **options)
@@ -120,6 +121,20 @@ class DDP(_UnevenParts, DDPStrategy):
             return DDPStrategy.training_step(self)  # through torch's DDP, which prepares the exchange of gradients
         finally:
             del module.training_step
+
+    def on_train_start(self) -> None:
+        """Let torch's DDP arrange its buckets now, by an empty step.
+
+        It arranges gradients in buckets, and anew after its first step, in the order in which they were computed. The
+        buckets decide in which order more than two processes add up. So the first step of a resumed run would add up
+        in another order than the same step of an uninterrupted one.
+        """
+        super().on_train_start()
+        if not self._static_graph:  # torch would take the empty step's graph for that of all steps
+            output: Any = self.empty_step()
+            output.backward()
+            assert self.model is not None
+            self.model.zero_grad()
 
     def on_validation_start(self) -> None:
         assert self.lightning_module is not None

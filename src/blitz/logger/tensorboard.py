@@ -22,6 +22,7 @@ from torch.utils.tensorboard.summary import hparams
 
 from blitz.logger import sync_to_disk
 
+PREFIX, RENAMED = "events.out.tfevents.", ".was."
 ExceptHook = Callable[[threading.ExceptHookArgs], Any]
 
 
@@ -80,24 +81,41 @@ class TensorBoardLogger(loggers.TensorBoardLogger):
         self.experiment.flush()
         files = self._files()
         sync_to_disk(max(files, key=lambda path: path.stat().st_mtime_ns))
-        return {"step": step, "sizes": {path.name: path.stat().st_size for path in files}}
+        return {"step": step, "sizes": {_first_name(path): path.stat().st_size for path in files}}
 
     def truncate_to(self, position: dict[str, Any]) -> None:
         sizes = position.get("sizes", {})
         for path in self._files():
-            if path.name in sizes:
-                os.truncate(path, min(sizes[path.name], path.stat().st_size))  # a larger size would lengthen the file
+            name = _first_name(path)
+            if name in sizes:
+                os.truncate(path, min(sizes[name], path.stat().st_size))  # a larger size would lengthen the file
             else:
                 path.unlink()
+        self._sort_before_new_file()
         # Have a running server drop the later steps that it has already read.
         restart = Event(step=position.get("step", -1) + 1, session_log=SessionLog(status=SessionLog.START))
         self.experiment.file_writer.add_event(restart)
 
+    def _sort_before_new_file(self) -> None:
+        """Rename the files if the clock has gone back: TensorBoard reads them in the order of their names.
+
+        A name begins with the time at which its file was made. Another name for the new file cannot be chosen.
+        """
+        files, now = self._files(), f"{PREFIX}{int(time.time()):010d}"
+        if files and files[-1].name[: len(now)] > now:
+            for index, path in enumerate(files):
+                path.rename(path.with_name(f"{PREFIX}{index:010d}{RENAMED}{_first_name(path)}"))
+
     def _files(self) -> list[Path]:
-        return list(Path(self.log_dir).glob("events.out.tfevents.*"))
+        return sorted(Path(self.log_dir).glob(f"{PREFIX}*"))
 
     def save(self) -> None:
         """Do nothing. Lightning's logger writes hparams.yaml here, but config.yaml is in the same directory."""
+
+
+def _first_name(path: Path) -> str:
+    """Return the name that an event file had before it was renamed."""
+    return path.name.rpartition(RENAMED)[2]
 
 
 def silence_writer(excepthook: ExceptHook) -> ExceptHook:

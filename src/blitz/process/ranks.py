@@ -119,6 +119,9 @@ def run(work: Callable[[], Any], count: int, log_dir: Path, explain: Callable[[B
             for rank in range(count):
                 log = log_dir / f"rank{rank}.log" if rank else None
                 _start(rank, processes, variables, log, work, explain)
+            if received:  # before all ranks were there to forward it to
+                for process in processes.values():
+                    process.terminate()
             result = _supervise(processes, received)
             deadline = time.monotonic() + GRACE
             for process in processes.values():
@@ -146,9 +149,15 @@ def _start(
 ) -> None:
     context = multiprocessing.get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
-    arguments = (work, explain, {**variables, "RANK": str(rank), "LOCAL_RANK": str(rank)}, log, sender)
+    start_method = multiprocessing.get_start_method()
+    arguments = (work, explain, {**variables, "RANK": str(rank), "LOCAL_RANK": str(rank)}, log, sender, start_method)
     process = context.Process(target=_run_rank, args=arguments, name=f"rank {rank}")
-    process.start()
+    if os.name == "posix":
+        from multiprocessing import resource_tracker
+
+        resource_tracker.ensure_running()  # process.start() would do so, and receive signals from then on
+    with signals.blocked():
+        process.start()
     sender.close()  # only the rank holds a sender now, so the pipe closes when the rank ends
     processes[receiver] = process
 
@@ -159,14 +168,19 @@ def _run_rank(
     variables: Mapping[str, str],
     log: Path | None,
     sender: Connection,
+    start_method: str,
 ) -> None:
+    # A spawned process would spawn its own processes, too: each worker of a loader would import torch again.
+    multiprocessing.set_start_method(start_method, force=True)
     threading.Thread(target=_exit_with_parent, daemon=True).start()
-    signals.accept_only_sigterm()
+    signals.ignore_all_but_sigterm()
     os.environ.update(variables)
     if log:
         _redirect_output(log)
     try:
-        sender.send(work())
+        with signals.ended_by_signals():
+            signals.unblock()
+            sender.send(work())
     except SystemExit as stopped:
         _exit(int(stopped.code or 0))
     except BaseException as error:
@@ -206,7 +220,7 @@ def _supervise(processes: Mapping[Connection, SpawnProcess], received: Sequence[
     """
     results, exit_codes = _collect(processes)
     codes = exit_codes.values()
-    if signals.STOPPED in codes or (received and -signal.SIGTERM in codes):
+    if signals.STOPPED in codes or (received and codes):
         sys.exit(signals.INTERRUPTED if signal.SIGINT in received else signals.STOPPED)
     for rank, code in exit_codes.items():  # first: the failures of other ranks may only be a consequence
         reason = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with status {code}"

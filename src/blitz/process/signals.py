@@ -18,6 +18,7 @@ SIGNALS = tuple(
 )
 STOPPED = 128 + signal.SIGTERM  # exit status of a process that saved its run because a signal asked it to end
 INTERRUPTED = 128 + signal.SIGINT
+GRACE = 2.5  # seconds after which a process is asked again to end, and then ended
 # Handlers from these packages end the process at once, so they must not run while the run is still to be saved.
 NOT_CHAINED = ("blitz", "lightning", "pytorch_lightning", "signal", "_signal")
 
@@ -33,30 +34,115 @@ def exit_status(number: int) -> int:
     return INTERRUPTED if number == signal.SIGINT else STOPPED
 
 
-def exit_at_once(number: int, _: Any) -> None:
-    """Exit with the status that a shell gives to Ctrl-C or SIGTERM. Lightning would exit with 1 and 0."""
-    sys.exit(exit_status(number))
-
-
 @contextmanager
-def handled_by(handler: Handler) -> Iterator[None]:
-    """Call ``handler(number, frame)`` for every signal that asks this process to end, then restore the old handlers.
+def handled_by(handler: Handler, afterwards: Mapping[signal.Signals, Any] | None = None) -> Iterator[None]:
+    """Call ``handler(number, frame)`` for every signal that asks this process to end.
 
-    A signal that the process ignores, as under nohup, stays ignored. Outside the main thread nothing changes, because
-    Python delivers signals to the main thread only.
+    Then restore the old handlers, or install those of ``afterwards``. A signal that the process ignores, as under
+    nohup, stays ignored. Outside the main thread nothing changes, because Python delivers signals to the main thread
+    only.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    previous = {number: signal.getsignal(number) for number in SIGNALS}
+    previous = handlers()
     try:
         for number, before in previous.items():
             if before is not signal.SIG_IGN:
                 signal.signal(number, handler)
         yield
     finally:
-        for number, before in previous.items():
+        for number, before in (afterwards or previous).items():
             signal.signal(number, signal.SIG_DFL if before is None else before)
+
+
+def handlers() -> dict[signal.Signals, Any]:
+    """Return the present handler of each signal."""
+    return {number: signal.getsignal(number) for number in SIGNALS}
+
+
+@contextmanager
+def ended_by_signals() -> Iterator[None]:
+    """End the block with ``SystemExit`` if a signal asks this process to end. Lightning would exit with 1 and 0.
+
+    The exception may be raised at any line, also within an import or a destructor, and libraries may swallow it or
+    raise another one. So it takes the place of whatever ends the block, it is raised again if the block still runs
+    after ``GRACE`` seconds, and after as many again the process ends at once.
+    """
+    ending = _Ending()
+    with handled_by(ending):
+        try:
+            yield
+        finally:
+            ending.finish()
+            if ending.status is not None:
+                raise SystemExit(ending.status)
+
+
+class _Ending:
+    """A handler that raises ``SystemExit``, and a thread that insists on it.
+
+    The thread exists from the start and is notified through a pipe: a handler may interrupt code that holds a lock.
+    """
+
+    def __init__(self) -> None:
+        self.status: int | None = None  # to end with, once a signal has arrived
+        self._pid = os.getpid()
+        self._receiver, self._sender = os.pipe()
+        self._finished = threading.Event()
+        threading.Thread(target=self._insist, name="signals", daemon=True).start()
+
+    def __call__(self, number: int, _: Any) -> None:
+        if os.getpid() != self._pid:  # a forked worker of a loader
+            sys.exit(exit_status(number))
+        if self.status is None:
+            self.status = exit_status(number)
+            os.write(self._sender, bytes([number]))
+        sys.exit(self.status)
+
+    def finish(self) -> None:
+        """End the thread."""
+        self._finished.set()
+        os.write(self._sender, b"\0")
+
+    def _insist(self) -> None:
+        if number := ord(os.read(self._receiver, 1)):
+            if not self._finished.wait(GRACE):
+                _interrupt_main_thread(number)
+            if not self._finished.wait(GRACE):
+                os._exit(exit_status(number))
+            os.read(self._receiver, 1)  # the byte of finish()
+        os.close(self._receiver)
+        os.close(self._sender)
+
+
+def _interrupt_main_thread(number: int) -> None:
+    if hasattr(signal, "pthread_kill") and (thread := threading.main_thread().ident):
+        signal.pthread_kill(thread, number)
+    else:
+        signal.raise_signal(number)
+
+
+@contextmanager
+def blocked() -> Iterator[None]:
+    """Hold signals back, also in processes that are started meanwhile, until these call ``unblock``.
+
+    A process that has just started would be ended by a signal before it can decide what to do about it.
+    """
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def unblock() -> None:
+    """Receive the signals that were held back when this process was started."""
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
 
 
 @contextmanager
@@ -80,14 +166,14 @@ def forwarded_to(processes: Mapping[Any, Terminable]) -> Iterator[list[int]]:
         yield received
 
 
-def accept_only_sigterm() -> None:
-    """Ignore every signal but SIGTERM, for a rank.
+def ignore_all_but_sigterm() -> None:
+    """Ignore every other signal, in a process whose parent decides what to do about signals, and forwards SIGTERM.
 
-    A terminal or a scheduler may signal all processes of a job; the parent alone decides, and forwards SIGTERM.
+    A terminal or a scheduler may signal all processes of a job.
     """
     for number in SIGNALS:
-        signal.signal(number, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, exit_at_once)
+        if number != signal.SIGTERM:
+            signal.signal(number, signal.SIG_IGN)
 
 
 class StopRequest:
@@ -100,8 +186,8 @@ class StopRequest:
 
     def __init__(self) -> None:
         self._pid = os.getpid()
-        handlers: dict[signal.Signals, Any] = {number: signal.getsignal(number) for number in SIGNALS}
-        self._chained = {number: handler for number, handler in handlers.items() if _is_users(handler)}
+        self._before = handlers()
+        self._chained = {number: handler for number, handler in self._before.items() if _is_users(handler)}
 
     @property
     def status(self) -> int:
@@ -110,8 +196,11 @@ class StopRequest:
 
     @contextmanager
     def noted(self) -> Iterator[None]:
-        """Store signals in ``received``. A second Ctrl-C ends the process."""
-        with handled_by(self._note):
+        """Store signals in ``received``. A second Ctrl-C ends the process.
+
+        Then restore the handlers that were found at first. Lightning's, for several processes, may wait forever.
+        """
+        with handled_by(self._note, self._before):
             yield
 
     def _note(self, number: int, frame: Any) -> None:

@@ -106,7 +106,7 @@ def kept_checkpoint(run: Run) -> Path:
     Raises:
         UserError: there is no checkpoint, or the best one is missing.
     """
-    for path in (run.checkpoints / name for name in RESUMABLE):
+    for path in run.resumable:
         last: dict[str, Any] = {}
         with suppress(UserError):  # there is none, or it is damaged
             last = read_checkpoint(path)

@@ -5,7 +5,7 @@ config.yaml                   the composed config with every interpolation resol
 overrides.yaml                the overrides of the command line
 environment.json              command, package versions, machine, git commit, checksums of the data
 git.diff                      the uncommitted changes, if there are any
-checkpoints/                  best.ckpt by the monitored metric; last.ckpt and previous.ckpt to resume from
+checkpoints/                  best.ckpt by the monitored metric; resume.ckpt and resume-previous.ckpt to resume from
 events.out.tfevents...        TensorBoard
 per_class.csv, confusion.csv  tables of the task; an image classifier writes these two
 metrics.json                  the final metrics: of the last epoch's training, and of the checkpoint that was tested;
@@ -31,8 +31,10 @@ from blitz.runs.atomic import write_all
 from blitz.runs.metadata import environment, uncommitted
 from blitz.runs.report import Report, Rows
 
-LAST, PREVIOUS, NEXT = "last.ckpt", "previous.ckpt", "next.ckpt"
+# Lightning's ModelCheckpoint names its own files by metrics, "best", or with ``save_last`` "last".
+LAST, PREVIOUS, NEXT = "resume.ckpt", "resume-previous.ckpt", "resume-next.ckpt"
 RESUMABLE = (LAST, PREVIOUS)  # newest first
+OLD_NAMES = {"last.ckpt": LAST, "previous.ckpt": PREVIOUS}  # until 2026-11
 
 
 @dataclass(frozen=True)
@@ -83,8 +85,18 @@ class Run:
     @property
     def last_checkpoint(self) -> Path | None:
         """The newest checkpoint to resume from, which may be damaged."""
-        candidates = (self.checkpoints / name for name in RESUMABLE)
-        return next((path for path in candidates if path.exists()), None)
+        return next(iter(self.resumable), None)
+
+    @property
+    def resumable(self) -> list[Path]:
+        """The checkpoints to resume from, newest first; they may be damaged.
+
+        Old names count only if there are no new ones: ``last.ckpt`` may also be a ModelCheckpoint's.
+        """
+        for names in (RESUMABLE, OLD_NAMES):
+            if found := [path for name in names if (path := self.checkpoints / name).exists()]:
+                return found
+        return []
 
 
 def create_run(path: Path, config: Mapping[str, Any], overrides: Sequence[str], **metadata: Any) -> Run:

@@ -14,7 +14,7 @@ from blitz.config.paths import as_override
 from blitz.errors import UserError
 from blitz.runs.atomic import TEMPORARY, write_all
 from blitz.runs.checkpoint import kept_checkpoint, read_checkpoint
-from blitz.runs.folder import LAST, NEXT, PREVIOUS, RESUMABLE, Run, as_json, as_yaml
+from blitz.runs.folder import LAST, NEXT, OLD_NAMES, PREVIOUS, Run, as_json, as_yaml
 from blitz.runs.metadata import environment, uncommitted
 from blitz.runs.overrides import is_allowed, move
 from blitz.runs.reproduce import changes, comparable
@@ -42,15 +42,14 @@ def newest_intact(run: Run) -> Resumable:
         UserError: there are checkpoints, and none of them can be resumed from.
     """
     damaged: list[str] = []
-    for path in (run.checkpoints / name for name in RESUMABLE):
-        if path.exists():
-            try:
-                checkpoint = read_checkpoint(path)
-                if "resume" not in checkpoint:
-                    raise UserError(f"{path}: it holds weights alone, without the state to resume from")
-                return Resumable(path, checkpoint, damaged)
-            except UserError as error:
-                damaged.append(str(error))
+    for path in run.resumable:
+        try:
+            checkpoint = read_checkpoint(path)
+            if "resume" not in checkpoint:
+                raise UserError(f"{path}: it lacks the state that blitz resumes from")
+            return Resumable(path, checkpoint, damaged)
+        except UserError as error:
+            damaged.append(str(error))
     if damaged:
         raise UserError("; ".join(damaged))
     return Resumable(None, {}, [])
@@ -87,11 +86,25 @@ def restore(
             logger.truncate_to(position)
     for name in ("metrics.json", "per_class.csv", "confusion.csv", "error.txt"):
         (run.path / name).unlink(missing_ok=True)
+    found = found._replace(path=_renamed(run, found.path))
     if found.path == run.checkpoints / PREVIOUS:
         (run.checkpoints / LAST).unlink(missing_ok=True)  # damaged; the next save would keep it as the previous one
+    if found.path is None:  # the run starts again, so the checkpoints of its callbacks are from a future
+        for checkpoint in run.checkpoints.rglob("*.ckpt"):
+            checkpoint.unlink()
     for leftover in (*run.path.glob(f"*{TEMPORARY}"), *run.checkpoints.glob(f"*{TEMPORARY}"), run.checkpoints / NEXT):
         leftover.unlink(missing_ok=True)  # left by a process that was killed while it wrote
     return found._replace(differences=differences)
+
+
+def _renamed(run: Run, path: Path | None) -> Path | None:
+    """Give the checkpoints of an earlier version their present names. Return the new name of ``path``."""
+    if path is None or path.name not in OLD_NAMES:
+        return path
+    for old, new in OLD_NAMES.items():
+        if (run.checkpoints / old).exists():
+            (run.checkpoints / old).replace(run.checkpoints / new)
+    return path.with_name(OLD_NAMES[path.name])
 
 
 def _check_config(run: Run, found: Resumable, config: Mapping[str, Any]) -> None:

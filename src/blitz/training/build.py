@@ -21,6 +21,7 @@ from blitz.config.checks import did_you_mean
 from blitz.config.keys import leaves
 from blitz.config.literals import plain
 from blitz.errors import UserError
+from blitz.runs import folder
 from blitz.runs.checkpoint import CheckpointIO
 from blitz.training import arguments
 
@@ -222,6 +223,10 @@ def _check_directory(config: Config, name: str, callback: Any) -> None:
             raise UserError(
                 f"callback.{name}.filename={filename}: it is saved as {path}, outside of the run directory; "
                 f"expected a name within {config['run_dir']}"
+            )
+        if Path(path).stem in (Path(own).stem for own in folder.RESUMABLE):
+            raise UserError(
+                f"callback.{name}.filename={filename}: the run saves its own state there; expected another name"
             )
 
 
