@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from blitz.config.paths import PROJECT, existing_run
+from blitz.config.paths import PROJECT, choices, existing_run
 from blitz.errors import UserError
 
 AUTO = "auto"  # resume=auto: resume the run if there is one, otherwise start it
@@ -51,6 +51,11 @@ def sweep_directory(overrides: Sequence[str], default: str) -> str:
     return default
 
 
+def config_groups(names: Sequence[str]) -> str:
+    """Return one line per config group with the choices that it accepts."""
+    return "\n".join(f"{name}: {', '.join(choices(name))}" for name in names)
+
+
 RESOLVERS: dict[str, Callable[..., Any]] = {
     "project": lambda: str(PROJECT),
     "len": len,
@@ -58,4 +63,6 @@ RESOLVERS: dict[str, Callable[..., Any]] = {
     "directory_name": directory_name,
     "run_directory": run_directory,
     "sweep_directory": sweep_directory,
+    "config_groups": config_groups,
+    "first_given": lambda *values: next((value for value in values if value is not None), None),
 }

@@ -9,7 +9,7 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict
 
-from blitz.errors import UserError
+from blitz.errors import RunExistsError, UserError
 
 
 class SequentialLauncher(Launcher):
@@ -24,6 +24,8 @@ class SequentialLauncher(Launcher):
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         setup_globals()
+        if not job_overrides:
+            raise UserError("-m: the sweep has no jobs; expected at least one value for each key")
         Path(str(self.config.hydra.sweep.dir)).mkdir(parents=True, exist_ok=True)
         jobs = [self._run(list(overrides), initial_job_idx + n) for n, overrides in enumerate(job_overrides)]
         _show_results(jobs)
@@ -42,10 +44,23 @@ def _show_results(jobs: Sequence[JobReturn]) -> None:
     from blitz import terminal  # it imports torch, which --help does not wait for
 
     names = [list(filter_overrides(job.overrides or ())) for job in jobs]
-    terminal.show_sweep(names, [_run_dir(job) for job in jobs])
+    terminal.show_sweep(names, [_run_dir(job) for job in jobs], [_state(job) for job in jobs])
     failed = [" ".join(name) for name, job in zip(names, jobs, strict=True) if job.status is not JobStatus.COMPLETED]
     if failed:
         raise UserError(f"{len(failed)} of {len(jobs)} jobs failed: {'; '.join(failed)}")
+
+
+def _state(job: JobReturn) -> str:
+    """Return ``done``, ``failed``, or ``refused`` if the directory holds the run of an earlier sweep."""
+    if job.status is JobStatus.COMPLETED:
+        return "done"
+    try:
+        job.return_value  # noqa: B018 it raises the job's exception
+    except RunExistsError:
+        return "refused"
+    except Exception:
+        return "failed"
+    return "failed"
 
 
 def _run_dir(job: JobReturn) -> Path:
