@@ -25,7 +25,7 @@ from omegaconf.errors import (
 from yaml import MarkedYAMLError
 
 from blitz.cli.arguments import DIRECTORIES
-from blitz.cli.origin import config_files, file_and_line
+from blitz.cli.origin import config_files, file_and_line, line_with
 from blitz.cli.syntax import explain_syntax
 from blitz.cli.unknown_keys import explain_key
 from blitz.config.checks import REQUIRED, did_you_mean
@@ -44,7 +44,7 @@ def explain(error: BaseException, config_name: str, overrides: Sequence[str]) ->
     line = " ".join(_explain(error, config_name, overrides).split())
     key = re.match(r"([\w.]+)(=|: )", line)
     origin = key and file_and_line(key[1], overrides, config_name)
-    return f"{line} ({origin})" if origin else line
+    return f"{re.sub(r' [(]in [^)]*[)]$', '', line)} ({origin})" if origin else line
 
 
 def _explain(error: BaseException, config_name: str, overrides: Sequence[str]) -> str:
@@ -60,11 +60,17 @@ def _explain(error: BaseException, config_name: str, overrides: Sequence[str]) -
         return explain_syntax(str(error.override))
     if isinstance(error, ValueError) and str(error).startswith("Config group override must be"):
         return _explain_group(error, overrides)
+    if isinstance(error, ValueError) and str(error).startswith("Invalid defaults list"):
+        return str(error)
     if isinstance(error, ConfigCompositionException):
         return _explain_composition(error, config_name, overrides)
     if isinstance(error, InterpolationResolutionError):
         return _explain_interpolation(error, overrides)
     if isinstance(error, InstantiationException) and error.__cause__ is not None:  # a bug in a _target_
+        for override in _parse(overrides):
+            key = override.key_or_group
+            if override.is_delete() and f"'{key.rpartition('.')[2]}'" in str(error.__cause__):
+                return f"{override.input_line}: {key} is required ({error.__cause__}); expected {key}=VALUE"
         return f"{str(error).partition(':')[0]}: {_explain_bug(error.__cause__)}"
     if isinstance(error, HydraException | OmegaConfBaseException):
         return _first_lines(error)
@@ -88,25 +94,28 @@ def _explain_bug(error: BaseException) -> str:
 def _explain_choice(error: MissingConfigException, overrides: Sequence[str]) -> str:
     group, _, choice = str(error.missing_cfg_file).rpartition("/")
     options = sorted(option for option in error.options or () if not option.startswith("_"))
-    name = f"{group}={choice}" if group else f"--config-name={choice}"
+    if not group:
+        return f"--config-name={choice}: no such config; expected one of {', '.join(choices(''))}"
     expected = f"{_suggestion(choice, options)}expected one of {', '.join(options)}" if options else "no such group"
     given = any(override.key_or_group == group for override in _parse(overrides))
-    file = re.match(r"In '([^']+)'", str(error))
-    by = f" (in the defaults of {file[1]}.yaml)" if file and not given and group else ""
-    return f"{name}: no such choice; {expected}{by}"
+    place = None if given else line_with(rf"\b{re.escape(group)}\b.*\b{re.escape(choice)}\b", overrides)
+    by = f" ({place})" if place else ""
+    return f"{group}={choice}: no such choice; {expected}{by}"
 
 
 def _explain_group(error: BaseException, overrides: Sequence[str]) -> str:
     """Explain ``optimizer=null`` and ``optimizer={lr:1}``: a group takes the name of a config."""
     for override in _parse(overrides):
         group = override.key_or_group
+        if not group:
+            return explain_syntax(str(override.input_line))
         if (CONFIGS / group).is_dir() and not override.is_delete() and not isinstance(override.value(), str | list):
             names = choices(group)
-            without = "" if group in REQUIRED or "none" in names else f", or leave out {group}="
-            if group in OPTIONAL:
-                without = f", or ~{group} to have none"
-            none = f"to have none: {group}=none; " if "none" in names else ""
-            return f"{override.input_line}: not the name of a config; {none}expected one of {', '.join(names)}{without}"
+            to_have_none = ""
+            if group not in REQUIRED:
+                way = f"{group}=none" if "none" in names else f"~{group}" if group in OPTIONAL else f"no {group}="
+                to_have_none = f"; to have none: {way}"
+            return f"{override.input_line}: not the name of a config; expected one of {', '.join(names)}{to_have_none}"
     return _explain_bug(error)
 
 
@@ -118,7 +127,7 @@ def _explain_composition(error: ConfigCompositionException, config_name: str, ov
             f"{key}={value}: several values, but this is a single run; to run each of them add -m; for a list: "
             f"{shlex.quote(f'{key}=[{value}]')}; as text: {as_override(key, value)}"
         )
-    return _explain_key(error, config_name, overrides) or _explain_file(error, overrides) or _first_lines(error)
+    return _explain_key(error, config_name, overrides) or _explain_file(error) or _first_lines(error)
 
 
 def _explain_key(error: ConfigCompositionException, config_name: str, overrides: Sequence[str]) -> str | None:
@@ -133,42 +142,37 @@ def _explain_key(error: ConfigCompositionException, config_name: str, overrides:
     return None
 
 
-def _explain_file(error: ConfigCompositionException, overrides: Sequence[str]) -> str | None:
+def _explain_file(error: ConfigCompositionException) -> str | None:
     """Explain a config file whose content does not fit the keys of the config."""
-    found = re.match(r"In '([^']+)': (\w+) raised while composing config", str(error))
-    key = getattr(error.__cause__, "full_key", None)
-    if not found or not key:
+    cause = next((cause for cause in _causes(error) if getattr(cause, "full_key", None)), None)
+    if cause is None or str(error).startswith("Error merging override"):
         return None
-    reason = str(error.__cause__).partition("\n")[0]
-    file = f"{found[1]}.yaml"
-    if isinstance(error.__cause__, ConfigKeyError | ConfigAttributeError):
-        header = "; a config of several groups begins with the line # @package _global_"
-        group = found[1].rpartition("/")[0]
-        return f"{key}: no such key, in {file}{header if key.split('.')[0] == group else ''}"
-    return f"{key}: {reason}, in {file}"
+    key, reason = getattr(cause, "full_key", ""), str(cause).partition("\n")[0]
+    found = re.match(r"In '([^']+)'", str(error))
+    name = f" (in {found[1]}.yaml)" if found else ""
+    if found and isinstance(cause, ConfigKeyError | ConfigAttributeError):
+        wrong_package = key == found[1].rpartition("/")[0]
+        header = "; a file that sets keys of other groups begins with: # @package _global_" if wrong_package else ""
+        return f"{key}: no such key{header}{name}"
+    return f"{key}: {reason}{name}"
 
 
 def _explain_interpolation(error: InterpolationResolutionError, overrides: Sequence[str]) -> str:
     key, reason = getattr(error, "full_key", None), str(error).partition("\n")[0]
     missing = re.match(r"Interpolation key '([^']+)' not found", reason)
-    if not key:
-        return _first_lines(error)
-    if missing is None:
-        return f"{key}: its value cannot be resolved ({reason})"
     for override in _parse(overrides):
-        if override.is_delete() and override.key_or_group == missing[1]:
-            return f"{override.input_line}: the value of {key} refers to it; expected another value of {key} as well"
-    return f"{key}: its value refers to {missing[1]}, which does not exist; expected a value or the name of another key"
+        if missing and f"${{{missing[1]}}}" in str(override.input_line):
+            return f"{override.input_line}: {reason}; expected a value or the name of another key"
+    return f"{key}: its value cannot be resolved ({reason})" if key else _first_lines(error)
 
 
 def _explain_os_error(error: OSError, overrides: Sequence[str]) -> str:
-    """Name the override that sets the directory of the run, if the file lies there."""
+    """Name the override that sets the directory of the run, if it cannot be used."""
     for override in _parse(overrides):
         name = override.key_or_group
-        if name in DIRECTORIES and str(error.filename).startswith(str(override.value()) or "\0"):
+        if name in DIRECTORIES and str(error.filename) == str(override.value()):
             reason = "it is not a directory" if isinstance(error, FileExistsError) else error.strerror
-            place = "" if str(error.filename) == str(override.value()) else f": {error.filename}"
-            return f"{override.input_line}: {reason}{place}; expected a directory that can be created and written"
+            return f"{override.input_line}: {reason}; expected a directory that can be created and written"
     return f"{error.strerror}: {error.filename}"
 
 

@@ -37,6 +37,16 @@ def config_files(arguments: Sequence[str], config_name: str = "train") -> Iterat
         yield from (file for file in (root / f"{config_name}.yaml", *files) if file.is_file())
 
 
+def line_with(pattern: str, arguments: Sequence[str]) -> str | None:
+    """Return ``file:line`` of the last line that a pattern matches, in the files that the arguments choose."""
+    found = None
+    for file in config_files(arguments):
+        for number, line in enumerate(file.read_text(encoding="utf-8", errors="replace").splitlines(), 1):
+            if re.search(pattern, line):
+                found = f"{shorten(file.absolute())}:{number}"
+    return found
+
+
 def _config_dirs(arguments: Sequence[str]) -> Iterator[Path]:
     """Yield the directories that ``--config-dir`` names."""
     for option, following in itertools.zip_longest(arguments, arguments[1:]):

@@ -9,6 +9,7 @@ from hydra.errors import OverrideParseException
 from blitz.config.paths import as_override
 
 KEY = re.compile(r"[+~]{0,2}[\w$@/-]+(\.[\w$@/-]+)*")
+FUNCTION = re.compile(r"(choice|range|interval|glob|shuffle|sort|tag|extend_list|int|float|str|bool)\(.*\)")
 PAIRS = {"[": "]", "{": "}", "(": ")"}
 
 
@@ -19,7 +20,8 @@ def explain_syntax(text: str) -> str:
     if not text.isprintable() or any("\udc80" <= char <= "\udcff" for char in text):
         return f"{start}: it has bytes that this locale cannot decode; expected UTF-8, for example with PYTHONUTF8=1"
     if not equals:
-        return f"{start}: it has no =; expected key=value"
+        pair = re.fullmatch(rf"({KEY.pattern})[:\s]+(\S+)", text)
+        return f"{start}: it has no =; expected {f'{pair[1]}={pair[3]}' if pair else 'key=value'}"
     if not KEY.fullmatch(key):
         return f"{start}: {key.strip()!r} is not a key; expected names joined by dots, such as optimizer.lr=0.1"
     quoted = as_override(key, value)
@@ -27,6 +29,10 @@ def explain_syntax(text: str) -> str:
 
 
 def _cause(value: str) -> str:
+    if FUNCTION.fullmatch(value):
+        return "Hydra's function does not take these arguments; expected for example choice(1,2) or range(1,5)"
+    if value.count("${") > value.count("}"):
+        return "the interpolation ${ is not closed"
     if value[0] in "'\"" and value.count(value[0]) % 2:
         return f"the quote {value[0]} is not closed"
     if value[0] in PAIRS and value.count(value[0]) != value.count(PAIRS[value[0]]):

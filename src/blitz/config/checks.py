@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from hydra.utils import get_object
 from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf.errors import InterpolationKeyError
 
 from blitz.config.keys import TOTAL_STEPS, leaves
 from blitz.config.paths import choices
@@ -36,6 +37,7 @@ def check_values(cfg: DictConfig) -> None:
     for key, value in leaves(OmegaConf.to_container(cfg)):
         if value == MISSING:
             raise UserError(f"{key} must be given: add {key}=VALUE")
+    _check_interpolations(cfg)
     for key, value in leaves(OmegaConf.to_container(cfg, resolve=True)):
         if isinstance(value, float) and math.isnan(value):
             raise UserError(f"{key}=nan: not a number; expected a number")
@@ -73,6 +75,17 @@ def _check_keys(cfg: DictConfig) -> None:
         absent = [key for key in needed if isinstance(node, dict) and node.get(key) is None]
         if absent and (node or group in REQUIRED):
             raise UserError(f"{group} has no {absent[0]}; expected {group}= one of {', '.join(choices(group))}")
+
+
+def _check_interpolations(cfg: DictConfig) -> None:
+    """Refuse an interpolation of a key that does not exist. OmegaConf would name only the missing key."""
+    for key, value in leaves(OmegaConf.to_container(cfg)):
+        if "${" in str(value):
+            try:
+                OmegaConf.select(cfg, key)
+            except InterpolationKeyError as error:
+                reason = str(error).partition("\n")[0]
+                raise UserError(f"{key}={value}: {reason}; expected a value or the name of another key") from error
 
 
 def _most_workers() -> int:

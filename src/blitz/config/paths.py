@@ -44,7 +44,9 @@ def as_override(key: str, path: str | Path) -> str:
     text = str(path)
     if not re.fullmatch(r"[A-Za-z0-9_./:+-]+", text) or re.fullmatch(NOT_TEXT, text, re.IGNORECASE):
         text = as_hydra_text(text)
-    return shlex.quote(f"{key}={text}")
+    override = f"{key}={text}"
+    needs_single_quotes = re.search(r'["$`\\!]', override)  # in double quotes a shell would change them
+    return f'"{override}"' if "'" in override and not needs_single_quotes else shlex.quote(override)
 
 
 def as_hydra_text(text: str) -> str:

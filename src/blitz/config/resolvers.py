@@ -6,7 +6,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from blitz.config.paths import PROJECT, choices, existing_run
+import yaml
+
+from blitz.config.paths import CONFIGS, PROJECT, choices, existing_run
 from blitz.errors import UserError
 
 AUTO = "auto"  # resume=auto: resume the run if there is one, otherwise start it
@@ -51,9 +53,11 @@ def sweep_directory(overrides: Sequence[str], default: str) -> str:
     return default
 
 
-def config_groups(names: Sequence[str]) -> str:
-    """Return one line per config group with the choices that it accepts."""
-    return "\n".join(f"{name}: {', '.join(choices(name))}" for name in names)
+def config_groups(config_name: str) -> str:
+    """Return one line per config group in the defaults list of a config, with the choices that it accepts."""
+    defaults = yaml.safe_load((CONFIGS / f"{config_name}.yaml").read_text(encoding="utf-8"))["defaults"]
+    groups = {name for entry in defaults if isinstance(entry, dict) for name in entry} - {"hydra"}
+    return "\n".join(f"{name}: {', '.join(choices(name))}" for name in sorted(groups) if " " not in name)
 
 
 RESOLVERS: dict[str, Callable[..., Any]] = {

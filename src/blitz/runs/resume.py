@@ -102,8 +102,8 @@ def _check_config(run: Run, found: Resumable, config: Mapping[str, Any]) -> None
         if value != before.get(key) and not is_allowed(key):
             raise UserError(
                 f"{run.path / 'config.yaml'}: {key}={value}, but {found.path} has {before.get(key)}; "
-                "expected the config as the run wrote it; to start a new run from its weights with another value: blitz-train "
-                f"{as_override('init_from', run.path)} {as_override(key, str(value))}"
+                "expected the config as the run wrote it; to start a new run from its weights with another value: "
+                f"blitz-train {as_override('init_from', run.path)} {as_override(key, str(value))}"
             )
 
 
