@@ -56,10 +56,15 @@ lock: .venv/ready  ## update requirements.lock from pyproject.toml
 clean:  ## remove .venv and caches, but not data/ or logs/
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache
 
+# Scripts in .venv contain its absolute path: build it again if the repository was moved.
+ifneq ($(shell cat .venv/ready 2>/dev/null),$(CURDIR))
+.PHONY: .venv/ready
+endif
+
 .venv/ready: requirements.lock pyproject.toml Makefile
 	@$(PYTHON) -c "import sys; (3, 11) <= sys.version_info < (3, 14) or sys.exit('blitz needs Python 3.11, 3.12 or 3.13, $(PYTHON) is ' + sys.version.split()[0] + '; try: make PYTHON=python3.12')"
 	$(PYTHON) -m venv --clear .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
 	$(LOCKED)
 	$(UV_INSTALL) --no-deps --no-build-isolation --editable .
-	@$(PYTHON) -c "open('.venv/ready', 'w').close()"
+	@echo '$(CURDIR)' > .venv/ready

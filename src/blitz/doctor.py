@@ -3,6 +3,7 @@
 Exits with status 1 if a device that exists does not work, or if its losses differ from those of the CPU.
 """
 
+import argparse
 import csv
 import subprocess
 import sys
@@ -18,6 +19,10 @@ from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
+
+from blitz.cli.arguments import Parser
+from blitz.errors import UserError
+from blitz.process import signals
 
 SETTINGS = (  # a small learning rate: with a large one, rounding errors soon change the losses
     "data=digits", "model=net", "optimizer=sgd", "optimizer.lr=0.01", "schedule=constant", "seed=0", "logger=csv",
@@ -116,7 +121,13 @@ def judge(results: Iterable[Result]) -> tuple[Table, list[str]]:
     return table, faults
 
 
+@signals.handled_by(signals.exit_at_once)
 def main() -> None:
+    parser = Parser(prog="blitz-doctor", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    try:
+        parser.parse_args()
+    except UserError as error:
+        sys.exit(f"blitz-doctor: {error}; expected no arguments")
     console = Console()
     results = []
     for device in devices():

@@ -9,6 +9,10 @@ class UserError(ValueError):
     """
 
 
+class RunExistsError(UserError):
+    """A directory that already holds a run, which is never overwritten."""
+
+
 class DivergenceError(UserError, FloatingPointError):
     """A loss that is not finite; the message holds the step and the learning rate."""
 

@@ -1,14 +1,18 @@
 """blitz-eval: compute the test metrics of a trained model from its checkpoint alone."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from omegaconf import DictConfig, OmegaConf
+from blitz.cli import start
 
-from blitz.cli import app
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
 
 
-def evaluate(cfg: DictConfig) -> None:
+def evaluate(cfg: "DictConfig") -> None:
     """Test the model of ``cfg.run`` or ``cfg.checkpoint`` on the data and with the batch size of its run."""
+    from omegaconf import OmegaConf
+
     from blitz import terminal
     from blitz.config.trust import check_trusted
     from blitz.runs import checkpoint, folder
@@ -44,7 +48,7 @@ def evaluate(cfg: DictConfig) -> None:
 
 
 def main() -> None:
-    app.run(evaluate, "eval")
+    start.run(evaluate, "eval")
 
 
 if __name__ == "__main__":

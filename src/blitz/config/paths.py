@@ -48,5 +48,17 @@ def as_override(key: str, path: str | Path) -> str:
     """Return ``key=path`` for a command line, quoted for Hydra's grammar and for the shell if either needs it."""
     text = str(path)
     if not re.fullmatch(r"[A-Za-z0-9_./:+-]+", text) or re.fullmatch(NOT_TEXT, text, re.IGNORECASE):
-        text = "'" + re.sub(r"(\\*)('|$)", lambda found: 2 * found[1] + ("\\'" if found[2] else ""), text) + "'"
-    return shlex.quote(f"{key}={text}")
+        text = as_hydra_text(text)
+    override = f"{key}={text}"
+    needs_single_quotes = re.search(r'["$`\\!]', override)  # in double quotes a shell would change them
+    return f'"{override}"' if "'" in override and not needs_single_quotes else shlex.quote(override)
+
+
+def as_hydra_text(text: str) -> str:
+    """Return ``text`` in single quotes, so that Hydra's grammar reads it as it is written."""
+    return "'" + re.sub(r"(\\*)('|$)", lambda found: 2 * found[1] + ("\\'" if found[2] else ""), text) + "'"
+
+
+def choices(group: str) -> list[str]:
+    """Return the names that ``group=`` accepts. Files that begin with an underscore are parts of others."""
+    return sorted(file.stem for file in (CONFIGS / group).glob("*.yaml") if not file.stem.startswith("_"))

@@ -7,8 +7,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from blitz.config.literals import protect
-from blitz.config.paths import PROJECT, as_text, existing_run
+from blitz.config.paths import CONFIGS, PROJECT, as_text, choices, existing_run
 from blitz.errors import UserError
 
 AUTO = "auto"  # resume=auto: resume the run if there is one, otherwise start it
@@ -78,6 +80,13 @@ def sweep_directory(overrides: Sequence[str], default: str) -> str:
     return default
 
 
+def config_groups(config_name: str) -> str:
+    """Return one line per config group in the defaults list of a config, with the choices that it accepts."""
+    defaults = yaml.safe_load((CONFIGS / f"{config_name}.yaml").read_text(encoding="utf-8"))["defaults"]
+    groups = {name for entry in defaults if isinstance(entry, dict) for name in entry} - {"hydra"}
+    return "\n".join(f"{name}: {', '.join(choices(name))}" for name in sorted(groups) if " " not in name)
+
+
 RESOLVERS: dict[str, Callable[..., Any]] = {
     "project": lambda: str(PROJECT),
     "len": number_of,
@@ -85,4 +94,6 @@ RESOLVERS: dict[str, Callable[..., Any]] = {
     "directory_name": directory_name,
     "run_directory": run_directory,
     "sweep_directory": sweep_directory,
+    "config_groups": config_groups,
+    "first_given": lambda *values: next((value for value in values if value is not None), None),
 }

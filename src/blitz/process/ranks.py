@@ -21,7 +21,7 @@ from multiprocessing.context import SpawnProcess
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
-from blitz.errors import RankError
+from blitz.errors import RankError, UserError
 from blitz.process import signals
 
 if TYPE_CHECKING:
@@ -52,8 +52,15 @@ class Launched(NamedTuple):
 def launched() -> Launched | None:
     """Return the rank and the world size that torchrun or SLURM set, or None if neither started this process."""
     env = os.environ
+    for name in ("RANK", "LOCAL_RANK", "GROUP_RANK", "SLURM_PROCID", "SLURM_LOCALID", "SLURM_NODEID", "SLURM_JOB_ID"):
+        _check_number(name, minimum=0)  # also a variable that stands alone: Lightning reads it
+    for name in ("WORLD_SIZE", "SLURM_STEP_NUM_TASKS"):
+        _check_number(name, minimum=1)
     # srun sets the variables of a step; a batch script and a shell have none.
     if "RANK" not in env and int(env.get("SLURM_STEP_NUM_TASKS", 1)) > 1:
+        if missing := [name for name in ("SLURM_PROCID", "SLURM_LOCALID", "SLURM_NODEID") if name not in env]:
+            raise UserError(f"SLURM_STEP_NUM_TASKS={env['SLURM_STEP_NUM_TASKS']}: {missing[0]} is not set; expected "
+                            "the variables that srun sets, or none of them")  # fmt: skip
         nodes = env.get("SLURM_STEP_NODELIST") or env.get("SLURM_JOB_NODELIST") or "127.0.0.1"
         env["RANK"], env["WORLD_SIZE"] = env["SLURM_PROCID"], env["SLURM_STEP_NUM_TASKS"]
         env["LOCAL_RANK"], env["GROUP_RANK"] = env["SLURM_LOCALID"], env["SLURM_NODEID"]
@@ -61,7 +68,17 @@ def launched() -> Launched | None:
         env.setdefault("MASTER_PORT", str(15000 + int(env.get("SLURM_JOB_ID", 0)) % 10000))
     if not {"RANK", "LOCAL_RANK", "WORLD_SIZE"} <= env.keys():
         return None
-    return Launched(int(env["RANK"]), int(env["WORLD_SIZE"]))
+    rank, world_size = int(env["RANK"]), int(env["WORLD_SIZE"])
+    if rank >= world_size:
+        raise UserError(f"RANK={rank}: not below WORLD_SIZE={world_size}; expected the variables that torchrun sets")
+    return Launched(rank, world_size)
+
+
+def _check_number(name: str, minimum: int) -> None:
+    value = os.environ.get(name, str(minimum))
+    if not value.isdecimal() or int(value) < minimum:
+        raise UserError(f"{name}={value}: not a valid value of this environment variable; expected a whole number "
+                        f">= {minimum}, as torchrun and srun set it, or no variable")  # fmt: skip
 
 
 def first_host(nodes: str) -> str:

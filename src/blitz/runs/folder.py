@@ -26,7 +26,7 @@ from typing import Any, SupportsFloat
 import yaml
 
 from blitz.config.paths import as_override
-from blitz.errors import UserError
+from blitz.errors import RunExistsError, UserError
 from blitz.runs.atomic import write_all
 from blitz.runs.metadata import environment, uncommitted
 from blitz.runs.report import Report, Rows
@@ -106,12 +106,12 @@ def create_run(path: Path, config: Mapping[str, Any], overrides: Sequence[str], 
         metadata: added to ``environment.json``.
 
     Raises:
-        UserError: the directory already holds a run.
+        RunExistsError: the directory already holds a run.
     """
     if (path / "config.yaml").exists():
-        raise UserError(
-            f"{path} already holds a run, and runs are never overwritten; choose another hydra.run.dir, "
-            f"or resume it: {as_override('resume', path)}"
+        raise RunExistsError(
+            f"{path} already holds a run, and runs are never overwritten; choose another hydra.run.dir "
+            f"or hydra.sweep.dir, or resume it: {as_override('resume', path)}"
         )
     contents = {
         "overrides.yaml": as_yaml(list(overrides)),
@@ -128,7 +128,12 @@ def finish_run(run: Run, metrics: Mapping[str, SupportsFloat], report: Report) -
     """Write the tables of the report and the final metrics, which mark the run as finished.
 
     A metric that is undefined, infinite or not a number is written as null, because JSON has no such numbers.
+
+    Raises:
+        UserError: the run directory was deleted.
     """
+    if not (run.path / "config.yaml").exists():
+        raise UserError(f"{run.path}: its files were deleted during the run; its results cannot be recorded")
     values = {name: float(value) for name, value in metrics.items()} | dict(report.metrics)
     finite = {name: value if value is not None and math.isfinite(value) else None for name, value in values.items()}
     tables = {run.path / f"{name}.csv": as_csv(rows) for name, rows in report.tables.items()}

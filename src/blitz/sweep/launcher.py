@@ -9,7 +9,7 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict
 
-from blitz.errors import UserError
+from blitz.errors import RunExistsError, UserError
 
 
 class SequentialLauncher(Launcher):
@@ -21,28 +21,41 @@ class SequentialLauncher(Launcher):
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self.context, self.task, self.config = hydra_context, task_function, config
+        self.states: list[str] = []  # of each job: done, failed, or refused because its directory holds a run
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         setup_globals()
+        if not job_overrides:
+            raise UserError("-m: the sweep has no jobs; expected at least one value for each key")
         Path(str(self.config.hydra.sweep.dir)).mkdir(parents=True, exist_ok=True)
         jobs = [self._run(list(overrides), initial_job_idx + n) for n, overrides in enumerate(job_overrides)]
-        _show_results(jobs)
+        _show_results(jobs, self.states)
         return jobs
+
+    def _call(self, cfg: DictConfig) -> Any:
+        self.states.append("failed")
+        try:
+            result = self.task(cfg)
+        except RunExistsError:
+            self.states[-1] = "refused"
+            raise
+        self.states[-1] = "done"
+        return result
 
     def _run(self, overrides: list[str], number: int) -> JobReturn:
         config = self.context.config_loader.load_sweep_config(self.config, overrides)
         with open_dict(config):
             config.hydra.job.id = config.hydra.job.num = number
-        job = run_job(self.task, config, "hydra.sweep.dir", "hydra.sweep.subdir", self.context)
+        job = run_job(self._call, config, "hydra.sweep.dir", "hydra.sweep.subdir", self.context)
         configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)
         return job
 
 
-def _show_results(jobs: Sequence[JobReturn]) -> None:
+def _show_results(jobs: Sequence[JobReturn], states: Sequence[str]) -> None:
     from blitz import terminal  # it imports torch, which --help does not wait for
 
     names = [list(filter_overrides(job.overrides or ())) for job in jobs]
-    terminal.show_sweep(names, [_run_dir(job) for job in jobs])
+    terminal.show_sweep(names, [_run_dir(job) for job in jobs], states)
     failed = [" ".join(name) for name, job in zip(names, jobs, strict=True) if job.status is not JobStatus.COMPLETED]
     if failed:
         raise UserError(f"{len(failed)} of {len(jobs)} jobs failed: {'; '.join(failed)}")

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
+import yaml
 from hydra.errors import InstantiationException
 from lightning import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.accelerators import AcceleratorRegistry
@@ -20,6 +21,7 @@ from torch.optim import Optimizer
 from blitz.config.checks import did_you_mean
 from blitz.config.keys import leaves
 from blitz.config.literals import plain
+from blitz.config.paths import CONFIGS, choices
 from blitz.errors import UserError
 from blitz.runs import folder
 from blitz.runs.checkpoint import CheckpointIO
@@ -27,7 +29,7 @@ from blitz.training import arguments
 
 Config = dict[str, Any]
 NOT_HPARAMS = ("run_dir", "resume", "reproduce", "optimized_metric", "callback", "logger", "data.root", "data.classes",
-               "task.transform", "device.process_per_device")  # fmt: skip
+               "task.transform", "device.process_per_device", "device.force")  # fmt: skip
 
 
 def resolve(cfg: DictConfig) -> Config:
@@ -52,7 +54,7 @@ def trainer(config: Config) -> Trainer:
     Raises:
         UserError: this machine does not have the device, or the strategy would start processes by itself.
     """
-    _check_accelerator(config["trainer"]["accelerator"])
+    _check_accelerator(config["trainer"]["accelerator"], config["device"])
     named = {name: _build(config, "callback", name, Callback) for name, node in config["callback"].items() if node}
     for name, callback in named.items():
         _check_directory(config, name, callback)
@@ -129,6 +131,12 @@ def check_metrics(config: Config, task: Any, data: Any) -> None:
     for key, metric in used.items():
         if metric is not None and metric not in logged:
             brief = ", ".join(name for name in logged if name.count("/") == 1)
+            if not validates and metric.startswith("val/"):
+                cause = "data.val_fraction=0" if "val" not in data.splits else "trainer.limit_val_batches=0"
+                raise UserError(
+                    f"{key}={metric} will not be logged: there is no validation with {cause}; expected a larger "
+                    f"{cause.partition('=')[0]}, or {_without_validation(used)}"
+                )
             raise UserError(f"{key}={metric} will not be logged; {did_you_mean(metric, logged) or f'expected {brief}'}")
 
 
@@ -161,6 +169,13 @@ def _plain(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
 
+def _without_validation(used: Mapping[str, str | None]) -> str:
+    """Return the overrides that replace each metric of the validation by that of the training."""
+    return " ".join(
+        f"{key}={value.replace('val/', 'train/')}" for key, value in used.items() if value and "val/" in value
+    )
+
+
 def hparams(cfg: DictConfig) -> dict[str, Any]:
     """Return the hyper-parameters by dotted key, without interpolated ones; ``optimizer`` is the name of its class."""
     found = {}
@@ -179,12 +194,20 @@ def _references(cfg: DictConfig) -> dict[str, str]:
     return {key: value for key, value in found if "${" in str(value) and not re.search(r"\$\{(?!len:)[\w.]+:", value)}
 
 
-def _check_accelerator(accelerator: str) -> None:
+def _check_accelerator(accelerator: str, device: Config) -> None:
     available = [name for name in ("cpu", "cuda", "mps") if AcceleratorRegistry[name]["accelerator"].is_available()]
     if accelerator not in ("auto", *available):
-        device = "gpu" if accelerator == "cuda" else accelerator
+        chosen = (
+            name
+            for name in choices("device")
+            if yaml.safe_load((CONFIGS / f"device/{name}.yaml").read_text()) == device
+        )
+        name = next(chosen, None)
+        setting = (
+            f"device={name}" if name and device["accelerator"] == accelerator else f"trainer.accelerator={accelerator}"
+        )
         raise UserError(
-            f"device={device}: this machine has no {accelerator} device that torch {torch.__version__} can use; "
+            f"{setting}: this machine has no {accelerator} device that torch {torch.__version__} can use; "
             f"expected {', '.join(available)}"
         )
 

@@ -1,0 +1,87 @@
+"""Check the command line before Hydra reads it, so that a mistake is one line and a path is always text."""
+
+import argparse
+import os
+import re
+import sys
+from collections.abc import Sequence
+from importlib.metadata import version
+from typing import Any, Never
+
+from blitz.config.checks import did_you_mean
+from blitz.config.paths import NOT_TEXT, as_hydra_text
+from blitz.errors import UserError
+
+DIRECTORIES = ("hydra.run.dir", "hydra.sweep.dir")
+PATHS = (*DIRECTORIES, "resume", "init_from", "reproduce", "run", "checkpoint", "data_root", "data.root")
+
+FLAG: dict[str, Any] = {"action": "store_true"}
+OPTIONS: dict[tuple[str, ...], dict[str, Any]] = {  # those of Hydra; a test compares them with its usage
+    ("--help", "-h"): FLAG,
+    ("--hydra-help",): FLAG,
+    ("--version",): FLAG,
+    ("--cfg", "-c"): {"choices": ("job", "hydra", "all")},
+    ("--resolve",): FLAG,
+    ("--package", "-p"): {},
+    ("--run", "-r"): FLAG,
+    ("--multirun", "-m"): FLAG,
+    ("--shell-completion", "-sc"): FLAG,
+    ("--config-path", "-cp"): {},
+    ("--config-name", "-cn"): {},
+    ("--config-dir", "-cd"): {},
+    ("--experimental-rerun",): {},
+    ("--info", "-i"): {
+        "nargs": "?",
+        "const": "all",
+        "choices": ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath"),
+    },
+}
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose error is a ``UserError`` instead of the usage and status 2."""
+
+    def error(self, message: str) -> Never:
+        raise UserError(message.removeprefix("argument "))
+
+
+def prepare(program: str, arguments: Sequence[str]) -> list[str]:
+    """Return the arguments for Hydra: overrides first, because its parser refuses an override after an option.
+
+    Paths that Hydra's grammar would read as a number or a truth value are quoted.
+
+    Raises:
+        UserError: an option does not exist or lacks its value, a directory is empty, or there is no working directory.
+        SystemExit: ``--version`` was asked for.
+    """
+    parser = Parser(add_help=False)
+    known = [
+        name for names, settings in OPTIONS.items() for name in parser.add_argument(*names, **settings).option_strings
+    ]
+    options, others = parser.parse_known_args(list(arguments))
+    expected = ", ".join(names[0] for names in OPTIONS)
+    for text in others:
+        if text.startswith("-"):
+            raise UserError(f"{text}: no such option; {did_you_mean(text, known) or f'expected one of {expected}'}")
+    if options.version:
+        print(f"{program} {version('blitz')}")
+        sys.exit()
+    try:
+        os.getcwd()  # noqa: PTH109 Path.cwd() does the same
+    except FileNotFoundError:
+        raise UserError("the working directory was deleted; change to one that exists: cd DIR") from None
+    hydra_options = list(arguments)
+    for text in others:
+        hydra_options.remove(text)
+    return [*map(_path_as_text, others), *hydra_options]
+
+
+def _path_as_text(override: str) -> str:
+    key, equals, value = override.partition("=")
+    name = key.lstrip("+")
+    if not equals or name not in PATHS:
+        return override
+    if name in DIRECTORIES and value.lower() in ("", "null", "''", '""'):
+        raise UserError(f"{override}: not a directory; expected the path of one, which is created if it does not exist")
+    is_number = value and value.lower() != "null" and re.fullmatch(NOT_TEXT, value, re.IGNORECASE)
+    return f"{key}={as_hydra_text(value)}" if is_number else override
