@@ -121,7 +121,7 @@ def judge(results: Iterable[Result]) -> tuple[Table, list[str]]:
     return table, faults
 
 
-@signals.handled_by(signals.exit_at_once)
+@signals.ended_by_signals()
 def main() -> None:
     parser = Parser(prog="blitz-doctor", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     try:
