@@ -58,9 +58,59 @@ WRONG = {
     ),
     "monitor without validation": (
         ["data.val_fraction=0", "optimized_metric=null"],
-        "callback.checkpoint.monitor=val/acc will not be logged",
+        "callback.checkpoint.monitor=val/acc will not be logged: there is no validation with data.val_fraction=0",
+        "expected a larger data.val_fraction, or callback.checkpoint.monitor=train/acc",
     ),
-    "grammar": (["optimizer.lr=[1"], "cannot read 'optimizer.lr=[1'"),
+    "grammar": (["optimizer.lr=[1"], "cannot read 'optimizer.lr=[1'", "the bracket [ is not closed"),
+    "null for a group": (["optimizer=null"], "optimizer=null: not the name of a config; expected one of adam, adamw"),
+    "null for a group that a run can do without": (["schedule=null"], "constant, cosine", "to have none: ~schedule"),
+    "null for a group with a config of that name": (["logger=null"], "to have none: logger=none"),
+    "null for a recipe": (["experiment=null"], "expected one of cifar10", "to have none: no experiment="),
+    "dictionary for a group": (["model={a:1}"], "model={a:1}: not the name of a config; expected one of net"),
+    "empty choice": (["optimizer="], "optimizer=: no such choice; expected one of adam, adamw"),
+    "part of other configs": (["data=_base"], "data=_base: only a part of other configs; expected one of cifar10"),
+    "group deleted": (["~model"], "model has no _target_; expected model= one of net, resnet18"),
+    "device deleted": (["~device"], "device has no accelerator; expected device= one of auto, cpu"),
+    "typed key deleted": (["~seed"], "~seed: this key cannot be deleted; expected seed=VALUE"),
+    "key deleted that another one needs": (["~optimizer.lr"], "schedule.max_lr=${optimizer.lr}: ", "not found"),
+    "required argument deleted": (["~data.batch_size"], "~data.batch_size: data.batch_size is required"),
+    "deletion of another choice": (["~model=resnet"], "~model=resnet: not the chosen model; expected ~model"),
+    "deletion of another value": (["~optimizer.lr=5"], "optimizer.lr is 0.003; expected ~optimizer.lr"),
+    "key of a class that is not in the config": (
+        ["trainer.max_time=00:00:01:00"],
+        "trainer does not have max_time yet; to add it: +trainer.max_time=00:00:01:00",
+    ),
+    "misspelled key of a class": (["trainer.max_tim=1"], "no such key; did you mean +trainer.max_time?"),
+    "key of a callback that is not chosen": (
+        ["callback.early_stopping.patience=3"],
+        "add callback=early_stopping",
+    ),
+    "key without its group": (["lr=0.1"], "lr=0.1: no such key; did you mean optimizer.lr?"),
+    "key of Hydra": (["hydra.run.dr=x"], "hydra.run.dr=x: no such key; did you mean hydra.run.dir?"),
+    "key added at the top": (["+foo=1"], "foo=1: no such key; expected one of callback", "+model.foo=1"),
+    "several values": (["optimizer.lr=0.1,0.2"], "several values", "add -m", "'optimizer.lr=[0.1,0.2]'"),
+    "no such interpolation": (["model.in_channels=${data.chanels}"], "'data.chanels' not found; expected a value"),
+    "no optimizer": (["optimizer._target_=null"], "optimizer has no _target_; expected optimizer= one of"),
+    "no learning rate": (["optimizer.lr=null"], "optimizer.lr=null: not a valid value; expected a number >= 0"),
+    "infinite learning rate": (["optimizer.lr=inf"], "optimizer.lr=inf: not a valid value"),
+    "infinite weight decay": (["optimizer.weight_decay=inf"], "optimizer.weight_decay=inf: not a finite number"),
+    "no batch size": (
+        ["data.batch_size=null"],
+        "data.batch_size=null: not a valid value; expected a whole number >= 1",
+    ),
+    "absurd number of threads": (["threads=1000000"], "threads=1000000: not a valid value; expected a whole number"),
+    "absurd number of processes": (
+        ["device=ddp_cpu", "trainer.devices=5000"],
+        "trainer.devices=5000: too many",
+        "or device.force=true",
+    ),
+    "absurd number of replicas": (["device=dp_cpu", "trainer.devices=5000"], "trainer.devices=5000: too many"),
+    "no end": (["trainer.max_epochs=null"], "trainer.max_epochs=null: the training would have no end; expected"),
+    "argument of TensorBoard's writer": (["+logger.tensorboard.foo=1"], "logger.tensorboard.foo: ", "takes no foo"),
+    "empty directory": (["hydra.sweep.dir="], "hydra.sweep.dir=: not a directory"),
+    "no such option": (["--foo"], "--foo: no such option; did you mean --info?"),
+    "wrong value of an option": (["--cfg", "wrong"], "--cfg/-c: invalid choice: 'wrong' (choose from"),
+    "no such top-level config": (["--config-name=foo"], "--config-name=foo: no such config; expected one of eval, "),
     "logger not installed": (["logger=mlflow"], "logger=mlflow: its package is not installed"),
     "no test": (
         ["trainer.limit_test_batches=0"],
@@ -182,3 +232,70 @@ def test_image_without_grey_levels_is_named(train, folder):
 def test_run_directory_that_cannot_be_created(train, tmp_path):
     (tmp_path / "run").write_text("a file that is in the way of the directory")
     assert re.search(r": .*run", error_of(train))
+
+
+CONFIG_FILES = {
+    "tab": ("optimizer:\n\tlr: 1", ":3: not valid YAML: found character '\\t'"),
+    "duplicate key": ("seed: 1\nseed: 2", ":3: not valid YAML: found duplicate key seed"),
+    "unclosed interpolation": ("optimizer:\n  lr: ${optimizer.lr", "optimizer.lr: ", ":3)"),
+    "no such interpolation": ("model:\n  in_channels: ${data.chanels}", "model.in_channels=${data.chanels}: ", ":3)"),
+    "no such resolver": ("optimizer:\n  lr: ${nope:1}", "optimizer.lr: ", "Unsupported interpolation type nope", ":3)"),
+    "no such default": (
+        "defaults:\n  - override /optimizer: sgdd",
+        "optimizer=sgdd: no such choice; did you mean",
+        ":3)",
+    ),
+    "defaults that are not a list": ("defaults: sgd", "Invalid defaults list in 'experiment/mine'"),
+    "wrong type": ("seed: many", "seed: Value 'many' of type 'str' could not be converted to Integer", ":2)"),
+    "wrong value": ("optimizer:\n  lr: -1", "optimizer.lr=-1: not a valid value; expected a number >= 0 (", ":3)"),
+    "wrong element": ("data:\n  mean: [.nan]", "data.mean.0=nan: not a number", ":3)"),
+    "no such argument": ("optimizer:\n  lrr: 1", "optimizer.lrr: torch.optim.AdamW takes no lrr", ":3)"),
+    "no such top-level key": ("foo: 1", "foo: no such key (", ":2)"),
+    "null for a group": ("optimizer: null", "optimizer: field 'optimizer' is not Optional (", ":2)"),
+}
+
+
+@pytest.mark.parametrize("name", CONFIG_FILES)
+def test_mistake_in_a_config_file_names_the_file_and_the_line(name, refused, tmp_path):
+    text, *expected = CONFIG_FILES[name]
+    file = tmp_path / "configs" / "experiment" / "mine.yaml"
+    file.parent.mkdir(parents=True)
+    file.write_text(f"# @package _global_\n{text}\n")
+    run = f"hydra.run.dir={tmp_path / 'run'}"
+    message = refused(f"--config-dir={tmp_path / 'configs'}", "experiment=mine", "device=cpu", run)
+    assert "experiment/mine" in message.replace("\\", "/")
+    assert all(part in message for part in expected), message
+
+
+def test_config_file_without_its_package(refused, tmp_path):
+    file = tmp_path / "experiment" / "mine.yaml"
+    file.parent.mkdir()
+    file.write_text("optimizer:\n  lr: 1\n")
+    message = refused(f"--config-dir={tmp_path}", "experiment=mine")
+    assert "experiment: no such key; a file that sets keys of other groups begins with: # @package _global_" in message
+
+
+def test_config_file_in_another_encoding(refused, tmp_path):
+    file = tmp_path / "experiment" / "mine.yaml"
+    file.parent.mkdir()
+    file.write_bytes(b"# @package _global_\n# \xe9\nseed: 1\n")
+    assert f"{file}: not UTF-8 text" in refused(f"--config-dir={tmp_path}", "experiment=mine")
+
+
+@pytest.mark.parametrize("key", ["hydra.run.dir", "hydra.sweep.dir"])
+@pytest.mark.parametrize("below", ["", "/x"])
+def test_directory_that_cannot_be_created_is_named_by_its_key(key, below, refused, tmp_path):
+    (tmp_path / "file").touch()
+    override = f"{key}={tmp_path / 'file'}{below}"
+    arguments = ("device=cpu", override, *(("-m",) if key == "hydra.sweep.dir" else ()))
+    message = refused(*arguments)
+    assert message.startswith(f"blitz-train: {override}: ")
+    assert message.endswith("; expected a directory that can be created and written")
+
+
+def test_device_is_named_as_the_user_typed_it(refused, tmp_path):
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a GPU")
+    for override in ("device=ddp", "device=fsdp", "device=dp", "trainer.accelerator=cuda"):
+        message = refused(override, f"hydra.run.dir={tmp_path / 'run'}")
+        assert message.startswith(f"blitz-train: {override}: this machine has no cuda device"), message

@@ -127,6 +127,9 @@ def _explain_composition(error: ConfigCompositionException, config_name: str, ov
             f"{key}={value}: several values, but this is a single run; to run each of them add -m; for a list: "
             f"{shlex.quote(f'{key}=[{value}]')}; as text: {as_override(key, value)}"
         )
+    for override in _parse(overrides):
+        if text.startswith("Multiple values for") and override.is_add():
+            return f"{override.input_line}: a {override.key_or_group} is already chosen; expected {str(override.input_line).lstrip('+')}"
     return _explain_key(error, config_name, overrides) or _explain_file(error) or _first_lines(error)
 
 

@@ -47,6 +47,9 @@ def check_values(cfg: DictConfig) -> None:
     _check_number(cfg, "data.batch_size", int, minimum=1)
     _check_number(cfg, "data.eval_batch_size", int, minimum=1)
     _check_number(cfg, "data.val_fraction", float, minimum=0, below=1)
+    _check_number(cfg, "trainer.accumulate_grad_batches", int, minimum=1)
+    _check_number(cfg, "trainer.gradient_clip_val", float, minimum=0, nullable=True)
+    _check_number(cfg, "trainer.log_every_n_steps", int, minimum=0, nullable=True)
     _check_number(cfg, "threads", int, minimum=1, below=_most_workers() + 1, nullable=True)
     _check_number(cfg, "seed", int, minimum=0, below=2**32, nullable=True)
     for group in ("optimizer", "schedule"):

@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 from lightning.fabric.loggers.logger import rank_zero_experiment
 from lightning.pytorch import loggers
@@ -26,6 +26,20 @@ PREFIX, RENAMED = "events.out.tfevents.", ".was."
 ExceptHook = Callable[[threading.ExceptHookArgs], Any]
 
 
+class Options(TypedDict, total=False):
+    """The options of Lightning's logger, which include those of SummaryWriter."""
+
+    log_graph: bool
+    default_hp_metric: bool
+    prefix: str
+    sub_dir: str | None
+    comment: str
+    purge_step: int | None
+    max_queue: int
+    flush_secs: int
+    filename_suffix: str
+
+
 class TensorBoardLogger(loggers.TensorBoardLogger):
     """Write a run's hyper-parameters when it starts and its status when it ends, but no list of columns.
 
@@ -34,8 +48,7 @@ class TensorBoardLogger(loggers.TensorBoardLogger):
     first curve and the first column.
     """
 
-    def __init__(self, save_dir: str | Path, name: str = "", version: str = "", **options: Any) -> None:
-        """Accept the options of Lightning's logger, which include those of SummaryWriter."""
+    def __init__(self, save_dir: str | Path, name: str = "", version: str = "", **options: Unpack[Options]) -> None:
         super().__init__(save_dir, name=name, version=version, **options)
         logger_options = inspect.signature(loggers.TensorBoardLogger).parameters
         self._writer_options = {key: value for key, value in options.items() if key not in logger_options}
