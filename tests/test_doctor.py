@@ -36,6 +36,7 @@ CPU = Result(Device("cpu", 1), "", 100.0, (2.3, 1.2, 0.6))
     ],
 )  # fmt: skip
 def test_faults(result, fault, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["blitz-doctor"])
     monkeypatch.setattr(doctor, "devices", lambda: [CPU.device, result.device])
     monkeypatch.setattr(doctor, "examine", lambda device: {CPU.device: CPU, result.device: result}[device])
     if fault is None:
@@ -50,3 +51,15 @@ def test_faults(result, fault, monkeypatch, capsys):
 def test_a_device_that_fails_is_reported_with_the_error_of_its_run():
     result = doctor.examine(Device("ddp_cpu", 0))
     assert result.error.startswith("blitz-train: trainer.devices=0: not a valid value")
+
+
+def test_help_and_unknown_arguments_run_nothing(monkeypatch, capsys):
+    monkeypatch.setattr(doctor, "devices", lambda: pytest.fail("it runs"))
+    monkeypatch.setattr(sys, "argv", ["blitz-doctor", "--help"])
+    with pytest.raises(SystemExit) as stop:
+        doctor.main()
+    assert not stop.value.code
+    assert "a short run on every device" in capsys.readouterr().out.replace("\n", " ")
+    monkeypatch.setattr(sys, "argv", ["blitz-doctor", "foo"])
+    with pytest.raises(SystemExit, match=r"^blitz-doctor: unrecognized arguments: foo; expected no arguments$"):
+        doctor.main()

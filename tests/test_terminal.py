@@ -114,7 +114,7 @@ def test_comparison(lines):
 def test_sweep(lines, finished, tmp_path):
     good, bad = shutil.copytree(finished, tmp_path / "sweep" / "good"), tmp_path / "sweep" / "bad"
     bad.mkdir()
-    terminal.show_sweep([["seed=1", "x=[1]"], ["seed=1", "x=[2]"]], [good, bad])
+    terminal.show_sweep([["seed=1", "x=[1]"], ["seed=1", "x=[2]"]], [good, bad], ["done", "failed"])
     printed = lines()
     accuracy = Run(finished).metrics["test/acc"] * 100
     assert any(line.split() == ["x=[1]", f"{accuracy:.2f}", "%", "done"] for line in printed)
@@ -123,7 +123,7 @@ def test_sweep(lines, finished, tmp_path):
 
 
 def test_sweep_of_one_job_names_all_its_overrides(lines, finished):
-    terminal.show_sweep([["seed=1"]], [finished])
+    terminal.show_sweep([["seed=1"]], [finished], ["done"])
     assert any(line.split()[:1] == ["seed=1"] for line in lines())
 
 

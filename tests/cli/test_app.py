@@ -3,14 +3,18 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import time
+import warnings
 
 import pytest
+import torch
 
 from blitz.cli import app
+from blitz.config.paths import PROJECT
 from tests.conftest import QUICK, error_of
 
 
@@ -142,3 +146,90 @@ def test_help_lists_choices_and_keys(name, command, capsys):
         assert "optimizer: adam, adamw" in out
         assert re.search(r"batch_size: \d+", out)
         assert "$(blitz-train -sc install=bash)" in out
+
+
+def test_help_of_blitz_eval_lists_only_its_own_groups(command, capsys):
+    with pytest.raises(SystemExit):
+        command("blitz-eval", "--help")
+    groups = capsys.readouterr().out.partition("Config groups")[2].partition("Config keys")[0]
+    assert "device: " in groups
+    assert "model: " not in groups
+
+
+def test_help_does_not_offer_parts_of_configs(command, capsys):
+    with pytest.raises(SystemExit):
+        command("blitz-train", "--help")
+    assert "_base" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["blitz-train", "blitz-eval"])
+def test_resolved_config_is_printed(name, command, capsys):
+    command(name, "--cfg", "job", "--resolve")
+    out = capsys.readouterr().out
+    assert re.search(r"^(run|output)_dir: \S+logs", out, re.MULTILINE)
+    assert "${" not in out
+
+
+def test_numeric_names_of_directories(command, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("2024", "1e3", "true"):
+        command("blitz-train", "device=cpu", *QUICK, f"hydra.run.dir={name}")
+        assert (tmp_path / name / "metrics.json").exists()
+    command("blitz-eval", "run=1e3", "device=cpu", "hydra.run.dir=0.5")
+    assert (tmp_path / "0.5" / "metrics.json").exists()
+    command("blitz-train", "init_from=2024", "device=cpu", *QUICK, "hydra.run.dir=1_0")
+    assert (tmp_path / "1_0" / "metrics.json").exists()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such locale")
+def test_terminal_that_shows_only_ascii(tmp_path):
+    environment = os.environ | {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONIOENCODING": "ascii"}
+    environment["PYTHONCOERCECLOCALE"] = "0"
+    arguments = [sys.executable, "-m", "blitz.train", *QUICK, "device=cpu", f"hydra.run.dir={tmp_path / 'run'}"]
+    done = subprocess.run(arguments, capture_output=True, env=environment, timeout=120)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert b"1?32?32" in done.stdout
+    done = subprocess.run([*arguments, "data.root=ü"], capture_output=True, env=environment, timeout=120)
+    assert done.returncode == 1
+    assert b"bytes that this locale cannot decode; expected UTF-8" in done.stderr
+    assert done.stderr.count(b"\n") == 1
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a closed pipe is another error on Windows")
+@pytest.mark.parametrize("arguments", [["--help"], ["--cfg", "job"], ["device=cpu", *QUICK]], ids=str)
+def test_output_that_nobody_reads(arguments, tmp_path):
+    """As in ``blitz-train | head``: no traceback, whatever is printed after the reader has ended."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-m", "blitz.train", *arguments, f"hydra.run.dir={tmp_path / 'run'}"]
+    done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True, timeout=120)
+    os.close(writer)
+    assert done.returncode in (0, 1)
+    assert "BrokenPipe" not in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="files in use cannot be deleted")
+def test_run_directory_that_is_deleted_during_training(train, tmp_path, monkeypatch):
+    def delete(self, trainer, *_):
+        shutil.rmtree(tmp_path / "run")
+
+    monkeypatch.setattr("blitz.callback.progress.Progress.on_train_start", delete)
+    message = error_of(train, *QUICK)
+    assert str(tmp_path / "run") in message
+    assert not (tmp_path / "run" / "metrics.json").exists()
+
+
+def test_warning_of_a_library_adds_no_line(train, monkeypatch, capsys):
+    def warn(self, *_):
+        warnings.warn_explicit("of a library", UserWarning, torch.__file__, 1)
+        warnings.warn_explicit("of the project", UserWarning, str(PROJECT / "src" / "own.py"), 1)
+
+    monkeypatch.setattr("blitz.callback.progress.Progress.on_train_start", warn)
+    monkeypatch.setattr(sys, "warnoptions", [])
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        train(*QUICK)
+    err = capsys.readouterr().err
+    assert "of a library" not in err
+    assert "of the project" in err

@@ -12,16 +12,8 @@ from blitz.errors import UserError
 
 
 def test_options_are_those_of_hydra():
-    usage = subprocess.run(
-        [
-            sys.executable,
-            "-c",
-            "from blitz.cli import app; import hydra; hydra.main(version_base='1.3')(print)()",
-            "--nope",
-        ],
-        capture_output=True,
-        text=True,
-    ).stderr
+    program = "import hydra; hydra.main(version_base='1.3')(print)()"
+    usage = subprocess.run([sys.executable, "-c", program, "--nope"], capture_output=True, text=True).stderr
     in_usage = set(re.findall(r"--[a-z-]+", usage.partition("error:")[0]))
     assert in_usage == {names[0] for names in OPTIONS}
 

@@ -99,3 +99,15 @@ def test_sweep_cannot_resume(override):
 
 def test_project_resolver():
     assert RESOLVERS["project"]() == str(PROJECT)
+
+
+def test_config_groups_are_those_of_the_defaults_list():
+    assert RESOLVERS["config_groups"]("eval").startswith("device: auto, cpu, ")
+    lines = RESOLVERS["config_groups"]("train").splitlines()
+    assert "data: cifar10, digits, image_folder, mnist" in lines
+    assert [line.partition(":")[0] for line in lines][:3] == ["callback", "data", "debug"]
+
+
+def test_first_given():
+    assert RESOLVERS["first_given"](None, "b", "c") == "b"
+    assert RESOLVERS["first_given"](None, None) is None

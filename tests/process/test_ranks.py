@@ -10,6 +10,7 @@ from functools import partial
 
 import pytest
 
+from blitz.errors import UserError
 from blitz.process import ranks
 
 
@@ -112,3 +113,22 @@ def test_a_slurm_allocation_without_a_step(environment):
     environment |= _slurm(0)
     del environment["SLURM_STEP_NUM_TASKS"]
     assert ranks.launched() is None
+
+
+@pytest.mark.parametrize(
+    ("variables", "message"),
+    [
+        ({"RANK": "abc"}, r"^RANK=abc: not a valid value of this environment variable; expected a whole number >= 0"),
+        ({"RANK": "-1"}, "^RANK=-1: not a valid value"),
+        ({"RANK": "", "LOCAL_RANK": "", "WORLD_SIZE": ""}, "^RANK=: not a valid value"),
+        ({"WORLD_SIZE": "0"}, "^WORLD_SIZE=0: not a valid value .* >= 1"),
+        ({"RANK": "5", "LOCAL_RANK": "0", "WORLD_SIZE": "2"}, "^RANK=5: not below WORLD_SIZE=2"),
+        ({"SLURM_STEP_NUM_TASKS": "x"}, "^SLURM_STEP_NUM_TASKS=x: not a valid value"),
+        ({"SLURM_STEP_NUM_TASKS": "2"}, "^SLURM_STEP_NUM_TASKS=2: SLURM_PROCID is not set"),
+    ],
+)
+def test_malformed_variables_of_a_launcher(variables, message, monkeypatch):
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UserError, match=message):
+        ranks.launched()

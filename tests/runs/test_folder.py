@@ -8,6 +8,7 @@ import os
 import pytest
 import torch
 
+from blitz.errors import UserError
 from blitz.runs.folder import RESUMABLE, Run, create_run, finish_run
 from blitz.runs.report import Report
 from tests.conftest import QUICK, contents, error_of
@@ -59,6 +60,15 @@ def test_finished_run(tmp_path):
     assert list(run.metrics.items()) == [("epoch", 3.0), ("test/acc/a", 1.0), ("test/acc/b", None), ("val/loss", 0.5)]
     with (run.path / "per_class.csv").open() as file:
         assert list(csv.reader(file)) == [["class", "n"], ["a, b", "3"]]
+
+
+def test_deleted_run_is_not_finished(tmp_path):
+    """Loggers and callbacks create the directory again, so its existence alone proves nothing."""
+    run = create_run(tmp_path / "run", {}, [])
+    (run.path / "config.yaml").unlink()
+    with pytest.raises(UserError, match=r"run: its files were deleted during the run; its results cannot be recorded"):
+        finish_run(run, {}, Report())
+    assert run.metrics is None
 
 
 def test_metrics_keep_every_bit(tmp_path):

@@ -129,7 +129,8 @@ def _explain_composition(error: ConfigCompositionException, config_name: str, ov
         )
     for override in _parse(overrides):
         if text.startswith("Multiple values for") and override.is_add():
-            return f"{override.input_line}: a {override.key_or_group} is already chosen; expected {str(override.input_line).lstrip('+')}"
+            plain = str(override.input_line).lstrip("+")
+            return f"{override.input_line}: {override.key_or_group} is already chosen; expected {plain}"
     return _explain_key(error, config_name, overrides) or _explain_file(error) or _first_lines(error)
 
 
