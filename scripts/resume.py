@@ -29,18 +29,20 @@ from typing import Any, NamedTuple
 
 import torch
 from benchmark import machine
-from lightning import Trainer
+from lightning import Callback, LightningModule, Trainer
 from omegaconf import DictConfig
 from rich import box
 from rich.console import Console
 from rich.progress import track
 from rich.table import Column, Table
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
+from torch.utils.data import DataLoader, TensorDataset
 
 from blitz import train
 from blitz.callback.last_checkpoint import LastCheckpoint
 from blitz.cli import app
 from blitz.config.paths import CONFIGS
+from blitz.data.digits import Digits
 from blitz.runs import atomic, checkpoint
 from blitz.runs.folder import LAST, NEXT, PREVIOUS, Run
 from blitz.runs.resume import newest_intact
@@ -78,11 +80,35 @@ SHAPES = {
     "trainer.precision=bf16-mixed": ("trainer.precision=bf16-mixed",),
     "device=dp_cpu, two replicas": ("device=dp_cpu",),
     "device=ddp_cpu, two processes": ("device=ddp_cpu",),
+    "device=ddp_cpu, three processes": ("device=ddp_cpu", "trainer.devices=3"),
+    "device=ddp_cpu, four processes": ("device=ddp_cpu", "trainer.devices=4"),
+    "a plain DataLoader": ("data._target_=resume.PlainDigits",),
+    "a callback that sets values by epoch": ("+callback.by_epoch._target_=resume.SetByEpoch", "trainer.max_epochs=3"),
 }  # fmt: skip
-FEW = {"device=ddp_cpu, two processes": 6}  # kill points: each of them starts two processes of Python twice
+FEW = dict.fromkeys(
+    (name for name in SHAPES if "processes" in name), 6
+)  # kill points: each starts Python several times
 # Moments of a save: half of the file is written; all of it, but not renamed; resume.ckpt is renamed to
 # resume-previous.ckpt, but resume-next.ckpt not yet to resume.ckpt; the save is complete.
 SAVING = ("half", "written", "between", "after")
+
+
+class PlainDigits(Digits):
+    """The digits from a DataLoader of torch that shuffles them."""
+
+    def train_dataloader(self) -> Any:
+        images, labels = map(torch.cat, zip(*super().train_dataloader(), strict=True))
+        return DataLoader(TensorDataset(images, labels), self.batch_size, shuffle=True)
+
+
+class SetByEpoch(Callback):
+    """Set the learning rate, a frozen layer and the accumulation at the start of each epoch."""
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        epoch = trainer.current_epoch
+        trainer.optimizers[0].param_groups[0]["lr"] = 0.01 / (epoch + 1)
+        trainer.accumulate_grad_batches = 1 + epoch % 2
+        next(pl_module.parameters()).requires_grad_(epoch != 1)
 
 
 class Trial(NamedTuple):

@@ -21,9 +21,11 @@ import torch
 import torch.nn.functional as F
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import (
+    BaseFinetuning,
     EarlyStopping,
     EMAWeightAveraging,
     GradientAccumulationScheduler,
+    LearningRateMonitor,
     ModelCheckpoint,
 )
 from lightning.pytorch.loggers.logger import DummyLogger
@@ -51,11 +53,13 @@ SAMPLES, BATCH = 19, 4  # 5 batches an epoch, the last one smaller
 class Augmented(Dataset[Any]):
     """Each sample draws from the global generator when it is fetched."""
 
+    scale = 1
+
     def __len__(self) -> int:
         return SAMPLES
 
     def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
-        return torch.full((6,), index / SAMPLES).cos_() * (index % 3) + 0.1 * torch.randn(6), index % 3
+        return self.scale * torch.full((6,), index / SAMPLES).cos_() * (index % 3) + 0.1 * torch.randn(6), index % 3
 
 
 class InMemory:
@@ -117,13 +121,13 @@ LOADERS = {
 class Net(LightningModule):
     """Dropout, batch norm, a metric, and random numbers drawn while a batch is moved to the device."""
 
-    def __init__(self, schedule: str = "step", manual: bool = False) -> None:
+    def __init__(self, schedule: str = "step", manual: bool = False, finetuning: bool = False) -> None:
         super().__init__()
         self.body = nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Dropout(0.3))
         self.head, self.mean = nn.Linear(8, 3), MeanMetric()
         self.mean.persistent(True)
         self.schedule, self.automatic_optimization = schedule, not manual
-        self.lr = 0.05
+        self.lr, self.factor, self.finetuning = 0.05, 1, finetuning
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         images, labels = batch if isinstance(batch[0], torch.Tensor) else batch[0]
@@ -131,7 +135,7 @@ class Net(LightningModule):
         return (images + 0.1 * torch.randn(6) if self.training else images), labels
 
     def loss(self, batch: Any) -> torch.Tensor:
-        return F.cross_entropy(self.head(self.body(batch[0])), batch[1])
+        return F.cross_entropy(self.factor * self.head(self.body(batch[0])), batch[1])
 
     def training_step(self, batch: Any, batch_idx: int) -> torch.Tensor:
         loss = self.loss(batch)
@@ -155,6 +159,8 @@ class Net(LightningModule):
         if not self.automatic_optimization:
             two = [torch.optim.SGD(self.body.parameters(), 0.1, 0.9), torch.optim.AdamW(self.head.parameters())]
             return two, [StepLR(one, 3, 0.9) for one in two]
+        if self.finetuning:
+            return torch.optim.AdamW([weight for weight in self.parameters() if weight.requires_grad], self.lr)
         optimizer = torch.optim.AdamW(self.parameters(), self.lr)
         kind, _, interval = self.schedule.partition(" by ")
         schedules = {
@@ -189,6 +195,55 @@ class StopAt(Callback):
     def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
         if trainer.fit_loop.total_batch_idx + 1 == self.batch:
             os.kill(os.getpid(), signal.SIGTERM)
+
+
+class AtEpochStart(Callback):
+    """Set, in ``on_train_epoch_start``, what many callbacks set there."""
+
+    def __init__(self, *names: str) -> None:
+        self.names, self.calls = names, 0
+
+    def state_dict(self) -> dict[str, int]:
+        return {"calls": self.calls}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        self.calls = state["calls"]
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: Any) -> None:
+        self.calls += 1
+        torch.rand(1)
+        epoch = trainer.current_epoch
+        if "rate" in self.names:  # the schedule changes it at every step
+            for group in trainer.optimizers[0].param_groups:
+                group["lr"] = 0.1 / (epoch + 1)
+        if "freeze" in self.names:
+            pl_module.body[0].requires_grad_(epoch == 1)
+            pl_module.body[1].train(epoch == 1)
+        if "once" in self.names and epoch == 0:
+            pl_module.body[0].requires_grad_(False)
+            pl_module.body[1].eval()
+        if "data" in self.names:
+            trainer.train_dataloader.dataset.scale = epoch + 2
+        if "attribute" in self.names:
+            pl_module.factor = epoch + 2
+        if "weights" in self.names:
+            with torch.no_grad():
+                pl_module.head.weight.mul_(0.5)
+        if "log" in self.names:
+            for logger in trainer.loggers:
+                logger.log_metrics({"started": epoch}, trainer.global_step)
+            pl_module.log("epoch_start", float(epoch))
+
+
+class Finetuning(BaseFinetuning):
+    """Unfreeze a layer in the second epoch, with a parameter group of its own."""
+
+    def freeze_before_training(self, pl_module: Any) -> None:
+        self.freeze(pl_module.body[0])
+
+    def finetune_function(self, pl_module: Any, epoch: int, optimizer: Any) -> None:
+        if epoch == 1:
+            self.unfreeze_and_add_param_group(pl_module.body[0], optimizer, lr=0.01)
 
 
 class Outcome(NamedTuple):
@@ -356,6 +411,21 @@ CONFIGURATIONS: dict[str, dict[str, Any]] = {
     "averaged weights": {"callbacks": [partial(EMAWeightAveraging, decay=0.8)]},
     "averaged weights, accumulation 2": {
         "callbacks": [partial(EMAWeightAveraging, decay=0.8)], "accumulate_grad_batches": 2, **VAL,
+    },
+    **{
+        f"set at the start of an epoch: {name}": {"callbacks": [partial(AtEpochStart, name)], "loader": "plain"}
+        for name in ("rate", "freeze", "once", "data", "attribute", "weights", "log")
+    },
+    "set at the start of an epoch, three epochs": {
+        "callbacks": [partial(AtEpochStart, "rate", "freeze", "attribute", "weights")], "max_epochs": 3, **VAL,
+    },
+    "learning rate logged by epoch": {"callbacks": [partial(LearningRateMonitor, "epoch")]},
+    "finetuning": {"callbacks": [Finetuning], "net": {"finetuning": True}, "max_epochs": 3},
+    "accumulation by epoch, validation every 2 batches": {
+        "callbacks": [lambda: GradientAccumulationScheduler({0: 3, 1: 1, 2: 2})], "max_epochs": 3, **VAL,
+    },
+    "accumulation by epoch, plain": {
+        "callbacks": [lambda: GradientAccumulationScheduler({1: 4})], "loader": "plain",
     },
     "logged every 3 steps": {"log_every_n_steps": 3, "accumulate_grad_batches": 2, **VAL},
 }  # fmt: skip

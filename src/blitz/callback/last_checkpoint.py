@@ -6,6 +6,7 @@ unfinished. This callback saves at the start of the next step, where the step be
 and logging, and takes the started step back in the checkpoint.
 """
 
+import copy
 import os
 import sys
 import time
@@ -65,7 +66,10 @@ class LastCheckpoint(Callback):
         self._until_teardown = ExitStack()  # undone after the last hook of the fit
         self._until_first_step = ExitStack()  # undone at the first step after a resume
         self._loaders: list[ResumableLoader] = []
-        self._resumed: dict[str, Any] = {}  # until the first step
+        self._resumed: dict[str, Any] = {}  # until the first step, like the whole checkpoint
+        self._checkpoint: dict[str, Any] = {}
+        self._loggers: list[Any] = []  # of the trainer, while the hooks at an epoch's start are called again
+        self._weights: dict[str, Any] = {}  # before these hooks
         self._resumed_batch = 0
         self._saving: int | None = None  # finished batches of the epoch, while this callback saves
         self._flags: tuple[bool, bool] | None = None  # whether to stop and to save, as of the last fetch
@@ -115,7 +119,7 @@ class LastCheckpoint(Callback):
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         if trainer.state.fn != "fit" or "resume" not in checkpoint:
             return
-        self._resumed = checkpoint["resume"]
+        self._resumed, self._checkpoint = checkpoint["resume"], checkpoint
         self._resumed_batch = loop_progress.finished_batches(checkpoint)
         loop_progress.drop_loader_states(checkpoint)
         if trainer.is_global_zero and (line := loop_progress.exactness()):
@@ -165,12 +169,19 @@ class LastCheckpoint(Callback):
             every = trainer.check_val_every_n_epoch
             self._until_first_step.callback(setattr, trainer, "check_val_every_n_epoch", every)
             trainer.check_val_every_n_epoch = sys.maxsize
+            loop_progress.repeat_epoch_start(trainer)
         elif self._resumed:
             loop_progress.begin_epoch(trainer)
 
     # -- steps --------------------------------------------------------------------------------------------------------
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self._resumed and self._resumed_batch:
+            # The others' hooks are called again, and their state is restored then. What they log was logged before.
+            self._until_first_step.callback(setattr, trainer, "loggers", trainer.loggers)
+            self._loggers, trainer.loggers = trainer.loggers, []
+            self._weights = copy.deepcopy(pl_module.state_dict())  # the checkpoint may hold averaged ones
+            return
         self._restore_last_state(trainer, pl_module)
         if self._progress() != (0, 0) and self._within_epochs:
             self._before_fetch(between_epochs=True)
@@ -194,6 +205,7 @@ class LastCheckpoint(Callback):
         if self._agreement is None:
             return
         if self._resumed:
+            self._restore_states(self._trainer)
             random_state.put(self._of_this_rank("random"))
         self._flags = (self._request.received is not None, self._is_due())
         # Another rank may ask for a checkpoint. A single one saves the 40 µs of noting the state in vain.
@@ -208,6 +220,7 @@ class LastCheckpoint(Callback):
         """Restore, at the first step after a resume, what Lightning or other callbacks would have overwritten."""
         if not self._resumed:
             return
+        self._restore_states(trainer)
         if not self._resumed_batch or not self._loaders:  # otherwise the batch was fetched with this state
             random_state.put(self._of_this_rank("random"))
         if not self._resumed_batch:
@@ -221,6 +234,31 @@ class LastCheckpoint(Callback):
                 parameter.grad = gradients[name].to(parameter.device)
         self._resumed, self._resumed_batch = {}, 0
         self._until_first_step.close()
+
+    def _restore_states(self, trainer: Trainer) -> None:
+        """Restore what the checkpoint holds once more: hooks at the start of fit or epoch may have changed it."""
+        checkpoint, self._checkpoint = self._checkpoint, {}
+        if not checkpoint:
+            return
+        if self._loggers:
+            trainer.loggers = self._loggers
+        module = trainer.lightning_module
+        module.on_load_checkpoint(checkpoint)
+        if self._weights:
+            module.load_state_dict(self._weights)
+            self._weights = {}
+        trainer.strategy.load_optimizer_state_dict(checkpoint)
+        for config, state in zip(trainer.lr_scheduler_configs, checkpoint["lr_schedulers"], strict=False):
+            config.scheduler.load_state_dict(state)
+        for callback in trainer.callbacks:  # type: ignore[attr-defined]
+            if state := checkpoint["callbacks"].get(callback.state_key):
+                callback.load_state_dict(copy.deepcopy(state))
+        trainer.callback_metrics.update(self._resumed["metrics"])
+        if "frozen" in self._resumed:  # absent in checkpoints of earlier versions
+            for name, parameter in module.named_parameters():
+                parameter.requires_grad_(name not in self._resumed["frozen"])
+            for name, child in module.named_modules():
+                child.training = name not in self._resumed["evaluating"]
 
     def _of_this_rank(self, key: str) -> Any:
         ranks = self._resumed[key]
@@ -281,6 +319,8 @@ class LastCheckpoint(Callback):
             "accumulate_grad_batches": trainer.accumulate_grad_batches,
             "gradients": _open_gradients(trainer, pl_module, batch),
             "files": _checkpoint_files(trainer),
+            "frozen": [name for name, parameter in pl_module.named_parameters() if not parameter.requires_grad],
+            "evaluating": [name for name, child in pl_module.named_modules() if not child.training],
             "loggers": [
                 logger.position(trainer.global_step) if trainer.is_global_zero and hasattr(logger, "position") else {}
                 for logger in trainer.loggers
@@ -335,7 +375,7 @@ class LastCheckpoint(Callback):
 
     def _end_fit(self) -> None:
         self._agreement = None
-        self._resumed, self._resumed_batch = {}, 0
+        self._resumed, self._resumed_batch, self._checkpoint = {}, 0, {}
         self._until_first_step.close()
         self._until_end.close()
 

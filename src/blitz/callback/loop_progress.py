@@ -73,6 +73,15 @@ def drop_loader_states(checkpoint: dict[str, Any]) -> None:
         checkpoint["loops"]["fit_loop"]["state_dict"].pop("combined_loader", None)
 
 
+def repeat_epoch_start(trainer: Trainer) -> None:
+    """Have Lightning call ``on_train_epoch_start`` of the epoch within which it resumes. It would skip this hook."""
+    with suppress(AttributeError):
+        progress = trainer.fit_loop.epoch_progress
+        trainer.fit_loop.reset_restart_stage()
+        for part in (progress.total, progress.current):
+            part.load_state_dict({"ready": part.completed, "started": part.completed})
+
+
 def begin_epoch(trainer: Trainer) -> None:
     """Begin a new epoch after a checkpoint between two epochs. Lightning repeats the last if ``max_steps`` is set."""
     with suppress(AttributeError):
