@@ -41,6 +41,7 @@ from blitz.callback.last_checkpoint import LastCheckpoint
 from blitz.data.loader import Loader, Split
 from blitz.errors import UserError
 from blitz.process import random_state, ranks
+from blitz.process.agreement import Agreement
 from blitz.process.signals import STOPPED
 
 pytestmark = [
@@ -510,6 +511,20 @@ def test_a_stop_before_the_first_step_is_kept(hook, tmp_path):
     resumed = fit(tmp_path, resume=True, callbacks=[Stops])
     assert batches_done(resumed) == 3
     assert resumed.state["should_stop"]
+
+
+def test_a_signal_after_the_last_moment_to_agree_on_it_is_not_lost(tmp_path, monkeypatch):
+    now = Agreement.now
+
+    def late(self: Agreement, *flags: bool) -> list[bool]:
+        agreed = now(self, *flags)
+        os.kill(os.getpid(), signal.SIGTERM)
+        return agreed
+
+    monkeypatch.setattr(Agreement, "now", late)
+    assert fit(tmp_path).stopped
+    monkeypatch.undo()
+    assert batches_done(fit(tmp_path, resume=True)) == 10
 
 
 def test_nothing_is_left_for_a_second_fit(tmp_path):
