@@ -1,5 +1,6 @@
 """Data, task and trainer from a config, and the checks that they fit each other."""
 
+import re
 import sys
 
 import pytest
@@ -82,11 +83,11 @@ def test_profiler_measures_only_if_one_is_chosen():
 
 def test_missing_device_is_refused():
     missing = next(name for name in ("mps", "cuda") if not getattr(torch.backends, name).is_available())
-    settings = config()
-    settings["trainer"]["accelerator"] = missing
     device = {"cuda": "gpu"}.get(missing, missing)
-    with pytest.raises(UserError, match=rf"^device={device}: this machine has no {missing} device .*; expected cpu"):
-        build.trainer(settings)
+    for override in (f"device={device}", f"trainer.accelerator={missing}"):
+        problem = rf"^{re.escape(override)}: this machine has no {missing} device .*; expected cpu"
+        with pytest.raises(UserError, match=problem):
+            build.trainer(config(override))
 
 
 def test_strategy_that_starts_processes_is_refused():

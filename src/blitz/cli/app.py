@@ -113,7 +113,7 @@ class _Job:
                 return self._run(cfg, run_dir)
         except Exception as error:
             if isinstance(error, OSError) and error.filename is None and not isinstance(error, BrokenPipeError):
-                error.filename = "standard output" if _output_fails() else str(run_dir)
+                error.filename = str(run_dir)
             if created:
                 _remove_if_empty(run_dir)
             if multirun:
@@ -171,14 +171,6 @@ def _recorded(run_dir: Path, always: bool) -> Iterator[None]:
             with contextlib.suppress(OSError):  # the disk may be full
                 (run_dir / "error.txt").write_text("".join(traceback.format_exception(error)), encoding="utf-8")
         raise
-
-
-def _output_fails() -> bool:
-    try:
-        sys.stdout.flush()  # what could not be written is still in its buffer
-    except OSError:
-        return True
-    return False
 
 
 def _remove_if_empty(directory: Path) -> None:

@@ -55,7 +55,7 @@ def _explain(error: BaseException, config_name: str, overrides: Sequence[str]) -
             mark = cause.problem_mark
             return f"{mark.name}:{mark.line + 1}: not valid YAML: {cause.problem or cause.context}"
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
-        return _explain_choice(error, overrides)
+        return _explain_choice(error, config_name, overrides)
     if isinstance(error, OverrideParseException):
         return explain_syntax(str(error.override))
     if isinstance(error, ValueError) and str(error).startswith("Config group override must be"):
@@ -91,9 +91,11 @@ def _explain_bug(error: BaseException) -> str:
     return f"{type(error).__name__}: {text} ({_location(error)}; HYDRA_FULL_ERROR=1 shows the traceback)"
 
 
-def _explain_choice(error: MissingConfigException, overrides: Sequence[str]) -> str:
+def _explain_choice(error: MissingConfigException, config_name: str, overrides: Sequence[str]) -> str:
     group, _, choice = str(error.missing_cfg_file).rpartition("/")
     options = sorted(option for option in error.options or () if not option.startswith("_"))
+    if choice == config_name and not group:
+        return f"{CONFIGS / choice}.yaml: no such file; expected the config of blitz-{config_name}"
     if not group:
         return f"--config-name={choice}: no such config; expected one of {', '.join(choices(''))}"
     expected = f"{_suggestion(choice, options)}expected one of {', '.join(options)}" if options else "no such group"
