@@ -623,6 +623,13 @@ def _remove_best(run: Path) -> str:
     return r"best\.ckpt: the best checkpoint is missing; expected it there"
 
 
+def _unreadable_events(run: Path) -> str:
+    events = next(run.glob("events.out.tfevents.*"))
+    events.unlink()
+    events.mkdir()
+    return r"events\.out\.tfevents"
+
+
 def _damage(name: str, content: str) -> Callable[[Path], str]:
     def damage(run: Path) -> str:
         (run / name).write_text(content)
@@ -638,6 +645,7 @@ def _damage(name: str, content: str) -> Callable[[Path], str]:
         _checkpoint_of_another_run,
         _damage_best,
         _remove_best,
+        _unreadable_events,
         _damage("overrides.yaml", "a: b"),
         _damage("overrides.yaml", "[1, "),
         _damage("environment.json", "{"),
@@ -652,6 +660,14 @@ def test_refused(damage, finished, command, tmp_path):
     with pytest.raises(SystemExit, match=problem):
         command("blitz-train", f"resume={run}", "trainer.max_epochs=2")
     assert contents(run) == before
+
+
+def test_unfinished_run_whose_best_checkpoint_is_damaged_is_refused(unfinished, command):
+    problem = _damage_best(unfinished)
+    before = contents(unfinished)
+    with pytest.raises(SystemExit, match=problem):
+        command("blitz-train", f"resume={unfinished}", "trainer.max_epochs=2")
+    assert contents(unfinished) == before
 
 
 @POSIX

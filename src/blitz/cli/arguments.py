@@ -12,7 +12,7 @@ from blitz.config.checks import did_you_mean
 from blitz.config.paths import NOT_TEXT, as_hydra_text
 from blitz.errors import UserError
 
-DIRECTORIES = ("hydra.run.dir", "hydra.sweep.dir")
+DIRECTORIES = ("hydra.run.dir", "hydra.sweep.dir", "output_dir")
 PATHS = (*DIRECTORIES, "resume", "init_from", "reproduce", "run", "checkpoint", "data_root", "data.root")
 
 FLAG: dict[str, Any] = {"action": "store_true"}
@@ -81,7 +81,7 @@ def _path_as_text(override: str) -> str:
     name = key.lstrip("+")
     if not equals or name not in PATHS:
         return override
-    if name in DIRECTORIES and value.lower() in ("", "null", "''", '""'):
+    if name in DIRECTORIES and value.strip("'\" ").lower() in ("", "null", "???"):
         raise UserError(f"{override}: not a directory; expected the path of one, which is created if it does not exist")
     is_number = value and value.lower() != "null" and re.fullmatch(NOT_TEXT, value, re.IGNORECASE)
     return f"{key}={as_hydra_text(value)}" if is_number else override

@@ -110,7 +110,7 @@ def kept_checkpoint(run: Run) -> Path:
         last: dict[str, Any] = {}
         with suppress(UserError):  # there is none, or it is damaged
             last = read_checkpoint(path)
-        if last:
+        if "callbacks" in last:  # absent if another program has saved weights alone under this name
             best = best_checkpoint(last["callbacks"].values(), last["config"]["optimized_metric"])
             directory = last.get("resume", {}).get("folder", run.checkpoints)  # before the run directory was moved
             return (

@@ -74,8 +74,9 @@ def restore(
     if found.path is not None:
         _check_config(run, found, config)
         _check_limits(run, found.checkpoint, trainer)
-    if run.metrics is not None:
-        read_checkpoint(kept_checkpoint(run))  # a finished run: raises if the file that will be tested is damaged
+        _check_best(run)
+    for path in (*run.path.glob("events.out.tfevents.*"), *run.path.glob("metrics.csv")):
+        path.open("rb+").close()  # raises if a logger could not truncate it
     _check_data(run, metadata["data"])
     now = environment()
     differences = changes(comparable(run.environment, run.patch), comparable({**now, **metadata}, uncommitted()))
@@ -118,6 +119,17 @@ def _check_config(run: Run, found: Resumable, config: Mapping[str, Any]) -> None
                 "expected the config as the run wrote it; to start a new run from its weights: "
                 f"blitz-train {as_override('init_from', run.path)} {as_override(key, str(value))}"
             )
+
+
+def _check_best(run: Run) -> None:
+    """Refuse a damaged best checkpoint. One that is missing may be saved again, unless the run is finished."""
+    try:
+        best = kept_checkpoint(run)
+    except UserError:
+        if run.metrics is not None:
+            raise
+    else:
+        read_checkpoint(best)
 
 
 def _check_data(run: Run, checksums: Mapping[str, str]) -> None:
