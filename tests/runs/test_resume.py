@@ -360,9 +360,13 @@ def test_a_full_disk_leaves_the_previous_checkpoint(copy, uninterrupted, command
 
 @POSIX
 def test_from_two_processes_to_one(uninterrupted_ddp, tmp_path, command, capsys):
-    """They are equal up to rounding, without dropout: each process draws numbers for its own part of a batch."""
+    """They are equal up to rounding, without dropout: each process draws numbers for its own part of a batch.
+
+    With a small learning rate. A large one, and Adam, make differences in rounding grow.
+    """
     run = tmp_path / "run"
-    overrides = [override for override in FULL if "model" not in override]
+    smooth = ("optimizer=sgd", "optimizer.lr=0.01", "schedule=constant")
+    overrides = [*(override for override in FULL if "model" not in override), *smooth]
     complete(*overrides, "device=cpu", f"hydra.run.dir={tmp_path / 'alone'}", out=tmp_path / "alone.txt")
     out = tmp_path / "run.txt"
     process = start(*overrides, *OFTEN, "device=ddp_cpu", f"hydra.run.dir={run}", out=out)
@@ -373,7 +377,7 @@ def test_from_two_processes_to_one(uninterrupted_ddp, tmp_path, command, capsys)
     command("blitz-train", f"resume={run}", "device=cpu")
     assert "device=cpu: from here on equal to an uninterrupted run up to rounding only" in capsys.readouterr().out
     mine, its = (json.loads((tmp_path / name / "metrics.json").read_text()) for name in ("run", "alone"))
-    assert mine == pytest.approx(its, abs=1e-3)
+    assert mine == pytest.approx(its, abs=1e-5)
 
 
 @POSIX

@@ -227,5 +227,5 @@ def test_value_that_the_schedule_replaces_is_refused(overrides, problem, train, 
 def test_momentum_of_the_config_is_used(schedule, optimizer, key, value, train):
     text = list(value) if isinstance(value, tuple) else value
     run = train(*QUICK, f"optimizer={optimizer}", f"optimizer.{key}={text}".replace(" ", ""), f"schedule={schedule}")
-    saved = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
+    saved = torch.load(run / "checkpoints" / "resume.ckpt", weights_only=True)
     assert [group[key] for group in saved["optimizer_states"][0]["param_groups"]] == [value]
