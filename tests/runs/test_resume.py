@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 
@@ -634,6 +635,19 @@ def _unreadable_events(run: Path) -> str:
     return r"events\.out\.tfevents"
 
 
+def _shorten_config(run: Path) -> str:
+    file = run / "config.yaml"
+    config = yaml.safe_load(file.read_text())
+    file.write_text(yaml.safe_dump(config | {"logger": {}}))
+    return r"config\.yaml: logger\.tensorboard\.\w+=None, but .* has "
+
+
+def _pipe(run: Path) -> str:
+    (run / "environment.json").unlink()
+    os.mkfifo(run / "environment.json")
+    return r"environment\.json: cannot be read \(not a regular file\)"
+
+
 def _damage(name: str, content: str) -> Callable[[Path], str]:
     def damage(run: Path) -> str:
         (run / name).write_text(content)
@@ -650,6 +664,8 @@ def _damage(name: str, content: str) -> Callable[[Path], str]:
         _damage_best,
         _remove_best,
         _unreadable_events,
+        _shorten_config,
+        pytest.param(_pipe, marks=POSIX),
         _damage("overrides.yaml", "a: b"),
         _damage("overrides.yaml", "[1, "),
         _damage("environment.json", "{"),
@@ -685,6 +701,32 @@ def test_no_space_for_the_new_records(finished, tmp_path):
     done = subprocess.run(arguments, capture_output=True, text=True, timeout=120, env=ENVIRONMENT)
     assert (done.returncode, done.stderr) == (1, f"blitz-train: File too large: {run / 'environment.json'}\n")
     assert contents(run) == before
+
+
+def test_missing_environment_is_reported(unfinished, command, capsys):
+    (unfinished / "environment.json").unlink()
+    command("blitz-train", f"resume={unfinished}")
+    assert "differs        environment.json is missing" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("content", ["a: [", "defaults:\n  - nowhere", None])
+def test_broken_default_config_does_not_block_a_resume(content, unfinished, command, capsys, monkeypatch, tmp_path):
+    configs = Path(shutil.copytree(PROJECT / "configs", tmp_path / "configs"))
+    (configs / "train.yaml").unlink()
+    if content is not None:
+        (configs / "train.yaml").write_text(content)
+    monkeypatch.setattr("blitz.cli.app.CONFIGS", configs)
+    command("blitz-train", f"resume={unfinished}", "trainer.max_epochs=2")
+    assert "resumed with the config of the run alone" in capsys.readouterr().out
+    assert yaml.safe_load((unfinished / "config.yaml").read_text())["trainer"]["max_epochs"] == 2
+    assert (unfinished / "metrics.json").exists()
+    with pytest.raises(SystemExit, match=r"blitz-train: "):
+        command("blitz-train", f"resume={unfinished}", "optimizr.lr=2")
+
+
+def test_another_device_is_accepted(unfinished, command):
+    command("blitz-train", f"resume={unfinished}", "device=dp_cpu", "trainer.max_epochs=2")
+    assert (unfinished / "metrics.json").exists()
 
 
 def test_uncommitted_changes_are_reported(unfinished, command, capsys):

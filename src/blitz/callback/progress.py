@@ -35,7 +35,8 @@ class Progress(Callback):
         self.epoch_seconds: float | None = None
         self._losses: list[Tensor] = []
         self._compiling = False
-        self._redrawn = self._epoch_start = self._train_start = 0.0
+        self._redrawn = self._epoch_start = 0.0
+        self._train_start: float | None = None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._train_start = self._epoch_start = time.monotonic()
@@ -76,7 +77,7 @@ class Progress(Callback):
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._print_epoch(trainer, trainer.current_epoch)
         self._stop_bar()
-        if trainer.is_global_zero:
+        if trainer.is_global_zero and self._train_start is not None:  # None if a resumed run has nothing left to train
             self._print_dim(f"{'':>9}  trained in {time.monotonic() - self._train_start:.1f} s")
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:

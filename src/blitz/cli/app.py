@@ -5,12 +5,13 @@ import gc
 import os
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import hydra
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, read_write
@@ -18,7 +19,7 @@ from omegaconf import DictConfig, read_write
 from blitz.cli import arguments, launch
 from blitz.cli.errors import explain
 from blitz.config.checks import check_values
-from blitz.config.paths import CONFIGS, as_override, choices, shorten
+from blitz.config.paths import CONFIGS, as_hydra_text, as_override, choices, shorten
 from blitz.config.schema import register
 from blitz.errors import UserError
 from blitz.process import ranks, signals
@@ -87,9 +88,40 @@ def _output_that_may_be_closed() -> Iterator[None]:
 
 def _run_jobs(task: Task, config_name: str) -> None:
     job = _Job(task, config_name)
-    hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name=config_name)(job)()
+    run_dir = _resumed_run(sys.argv[1:])
+    try:
+        hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name=config_name)(job)()
+    except Exception as error:
+        if run_dir is None or job.started:
+            raise
+        _resume_with_recorded_config(job, run_dir, error)
     if job.failure is not None:
         raise job.failure
+
+
+def _resumed_run(argv: Sequence[str]) -> Path | None:
+    """Return the run directory that ``resume=`` names, if it holds a config."""
+    names = [text.removeprefix("resume=").strip("'\"") for text in argv if text.startswith("resume=")]
+    run_dir = Path(names[-1]).expanduser().absolute() if names else None
+    return run_dir if run_dir and (run_dir / "config.yaml").is_file() else None
+
+
+def _resume_with_recorded_config(job: "_Job", run_dir: Path, error: Exception) -> None:
+    """Compose the overrides with the config of the run alone: the files in ``configs/`` cannot be composed.
+
+    Raises:
+        Exception: ``error``, if the overrides cannot be composed with it either.
+    """
+    GlobalHydra.instance().clear()
+    settings = ("hydra.output_subdir=null", "hydra/job_logging=stdout", "hydra/hydra_logging=default")
+    line = explain(error, job.config_name, sys.argv[1:])
+    sys.argv = [*sys.argv, f"hydra.run.dir={as_hydra_text(str(run_dir))}", *settings]
+    try:
+        hydra.main(version_base="1.3", config_path=str(run_dir), config_name="config")(job)()
+    except Exception:
+        raise error from None
+    if job.failure is None:
+        print(f"resumed with the config of the run alone, because of configs/: {line}")
 
 
 class _Job:
@@ -102,8 +134,10 @@ class _Job:
         self.task = task
         self.config_name = config_name
         self.failure: Exception | None = None
+        self.started = False
 
     def __call__(self, cfg: DictConfig) -> Any:
+        self.started = True
         job = HydraConfig.get()
         run_dir = Path(job.runtime.output_dir)
         multirun = job.mode == RunMode.MULTIRUN

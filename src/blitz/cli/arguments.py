@@ -63,6 +63,10 @@ def prepare(program: str, arguments: Sequence[str]) -> list[str]:
     for text in others:
         if text.startswith("-"):
             raise UserError(f"{text}: no such option; {did_you_mean(text, known) or f'expected one of {expected}'}")
+        if text.partition("=")[0] == "~hydra":
+            raise UserError(
+                f"{text}: blitz needs its settings of Hydra; expected overrides of them, such as hydra.run.dir=DIR"
+            )
     if options.version:
         print(f"{program} {version('blitz')}")
         sys.exit()

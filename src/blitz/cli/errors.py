@@ -130,7 +130,7 @@ def _explain_composition(error: ConfigCompositionException, config_name: str, ov
             f"{shlex.quote(f'{key}=[{value}]')}; as text: {as_override(key, value)}"
         )
     for override in _parse(overrides):
-        if text.startswith("Multiple values for") and override.is_add():
+        if text.startswith(f"Multiple values for {override.key_or_group}.") and override.is_add():
             plain = str(override.input_line).lstrip("+")
             return f"{override.input_line}: {override.key_or_group} is already chosen; expected {plain}"
     return _explain_key(error, config_name, overrides) or _explain_file(error) or _first_lines(error)

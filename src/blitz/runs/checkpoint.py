@@ -157,6 +157,8 @@ def read_checkpoint(path: Path, map_location: str | torch.device = "cpu") -> dic
     Raises:
         UserError: the file is not a checkpoint of blitz, or it is damaged.
     """
+    if path.exists() and not path.is_file():  # reading a pipe would wait for ever
+        raise UserError(f"{path}: not a regular file; expected a checkpoint")
     try:
         if damaged := zipfile.ZipFile(path).testzip():  # torch.load does not compare checksums
             raise ValueError(damaged)

@@ -135,6 +135,8 @@ class _RecordedRun:
         """Return the content of a file of the run, which is of a ``kind``, or None if there is no such file."""
         file = self._run_dir / name
         try:
+            if file.exists() and not file.is_file():  # reading a pipe would wait for ever
+                raise ValueError("not a regular file")
             content = parse(file.read_text(encoding="utf-8"))
             if not isinstance(content, kind):
                 raise ValueError(f"expected a {kind.__name__}, got {content!r}")
@@ -283,8 +285,9 @@ def _parse(texts: Sequence[str]) -> list[Override]:
 
 
 def is_allowed(key: str) -> bool:
-    """Return whether a resumed run may change the value of a config key."""
-    return _matches(key, (*LIMITS, *ROUNDING, *EXACT))
+    """Return whether a resumed run may change the value of a config key, or of a key that it belongs to."""
+    names = key.split(".")
+    return any(_matches(".".join(names[: n + 1]), (*LIMITS, *ROUNDING, *EXACT)) for n in range(len(names)))
 
 
 def _matches(key: str, patterns: Sequence[str]) -> bool:

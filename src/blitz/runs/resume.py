@@ -19,6 +19,8 @@ from blitz.runs.metadata import environment, uncommitted
 from blitz.runs.overrides import is_allowed, move
 from blitz.runs.reproduce import changes, comparable
 
+RESULTS = ("metrics.json", "per_class.csv", "confusion.csv", "error.txt")  # of a run that has ended
+
 
 class Resumable(NamedTuple):
     """The checkpoint to resume from.
@@ -75,17 +77,18 @@ def restore(
         _check_config(run, found, config)
         _check_limits(run, found.checkpoint, trainer)
         _check_best(run)
-    for path in (*run.path.glob("events.out.tfevents.*"), *run.path.glob("metrics.csv")):
-        path.open("rb+").close()  # raises if a logger could not truncate it
+    _check_files(run)
     _check_data(run, metadata["data"])
     now = environment()
     differences = changes(comparable(run.environment, run.patch), comparable({**now, **metadata}, uncommitted()))
+    if not run.environment:
+        differences.append("environment.json is missing: code, packages, machine and data cannot be compared")
     positions = found.checkpoint["resume"]["loggers"] if found.checkpoint else [{}] * len(trainer.loggers)
     write_all(_new_records(run, config, overrides, now, differences))
     for logger, position in zip(trainer.loggers, positions, strict=True):
         if hasattr(logger, "truncate_to"):
             logger.truncate_to(position)
-    for name in ("metrics.json", "per_class.csv", "confusion.csv", "error.txt"):
+    for name in RESULTS:
         (run.path / name).unlink(missing_ok=True)
     found = found._replace(path=_renamed(run, found.path))
     if found.path == run.checkpoints / PREVIOUS:
@@ -111,14 +114,26 @@ def _renamed(run: Run, path: Path | None) -> Path | None:
 def _check_config(run: Run, found: Resumable, config: Mapping[str, Any]) -> None:
     """Refuse a config that differs from the checkpoint's in a key that a resumed run keeps."""
     saved, new = (move(node, str(node["run_dir"]), "") for node in (found.checkpoint["config"], dict(config)))
-    before = dict(leaves(saved))
-    for key, value in leaves({name: node for name, node in new.items() if name in saved}):
-        if value != before.get(key) and not is_allowed(key):
+    before, after = (dict(leaves({name: node[name] for name in saved if name in new})) for node in (saved, new))
+    for key in after | before:
+        if after.get(key) != before.get(key) and not is_allowed(key):
             raise UserError(
-                f"{run.path / 'config.yaml'}: {key}={value}, but {found.path} has {before.get(key)}; "
+                f"{run.path / 'config.yaml'}: {key}={after.get(key)}, but {found.path} has {before.get(key)}; "
                 "expected the config as the run wrote it; to start a new run from its weights: "
-                f"blitz-train {as_override('init_from', run.path)} {as_override(key, str(value))}"
+                f"blitz-train {as_override('init_from', run.path)} {as_override(key, str(after.get(key)))}"
             )
+
+
+def _check_files(run: Run) -> None:
+    """Refuse files that cannot be written or deleted, before any of them is."""
+    written = [
+        run.path / name for name in ("config.yaml", "overrides.yaml", "environment.json", "metrics.csv", *RESULTS)
+    ]
+    for path in (*written, *run.path.glob("events.out.tfevents.*")):
+        if path.is_symlink() or (path.exists() and not path.is_file()):
+            raise UserError(f"{path}: not a regular file; expected the file as the run wrote it")
+        if path.exists():
+            path.open("rb+").close()  # raises if it cannot be written
 
 
 def _check_best(run: Run) -> None:
