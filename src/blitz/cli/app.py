@@ -100,7 +100,9 @@ def _run_jobs(task: Task, config_name: str) -> None:
 
 
 def _resumed_run(argv: Sequence[str]) -> Path | None:
-    """Return the run directory that ``resume=`` names, if it holds a config."""
+    """Return the run directory that ``resume=`` names, if it holds a config and there is no option such as -m."""
+    if any(text.startswith("-") for text in argv):
+        return None
     names = [text.removeprefix("resume=").strip("'\"") for text in argv if text.startswith("resume=")]
     run_dir = Path(names[-1]).expanduser().absolute() if names else None
     return run_dir if run_dir and (run_dir / "config.yaml").is_file() else None
