@@ -2,8 +2,9 @@
 
 import os
 import shutil
+import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 # One thread per process: tests run side by side. Set before torch is imported, which reads it once.
@@ -17,6 +18,7 @@ import blitz.cli.app
 import blitz.eval
 import blitz.train
 from blitz.config.paths import PROJECT
+from blitz.process.signals import SIGNALS
 
 DATA = PROJECT / "data"
 QUICK = ("trainer.max_epochs=1", "trainer.limit_train_batches=3", "trainer.log_every_n_steps=1")
@@ -29,6 +31,17 @@ def pytest_configure() -> None:
     launchers = [name for name in os.environ if name.startswith("SLURM_")] + ["RANK", "LOCAL_RANK", "WORLD_SIZE"]
     for name in launchers:
         os.environ.pop(name, None)
+
+
+@pytest.fixture(autouse=True)
+def _default_handlers() -> Iterator[None]:
+    """Handle signals as a foreground process does: a shell lets its background jobs ignore Ctrl-C."""
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    for number in SIGNALS:
+        signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture(autouse=True)

@@ -184,7 +184,7 @@ def uninterrupted_ddp(tmp_path_factory):
 @pytest.mark.parametrize("by", ["SIGKILL", "SIGTERM"])
 def test_a_chain_of_kills(by, uninterrupted, tmp_path):
     run = tmp_path / "run"
-    kills, saves = {"SIGKILL": (10, 2), "SIGTERM": (4, 8)}[by]
+    kills, saves = {"SIGKILL": (5, 5), "SIGTERM": (4, 8)}[by]
     statuses = interrupted(run, *FULL, *OFTEN, "device=cpu", f"hydra.run.dir={run}", by=by, saves=saves)
     assert len(statuses) > kills
     same(run, uninterrupted)
