@@ -19,6 +19,7 @@ from hydra.errors import (
 from omegaconf.errors import (
     ConfigAttributeError,
     ConfigKeyError,
+    GrammarParseError,
     InterpolationResolutionError,
     OmegaConfBaseException,
 )
@@ -33,6 +34,8 @@ from blitz.config.paths import CONFIGS, PROJECT, as_override, choices
 from blitz.errors import UserError
 
 OPTIONAL = ("callback", "schedule", "logger")  # groups that a run can do without
+
+MERGING = "Error merging override "  # how Hydra begins its message about an override that OmegaConf refuses
 
 
 def explain(error: BaseException, config_name: str, overrides: Sequence[str]) -> str:
@@ -62,6 +65,9 @@ def _explain(error: BaseException, config_name: str, overrides: Sequence[str]) -
         return _explain_group(error, overrides)
     if isinstance(error, ValueError) and str(error).startswith("Invalid defaults list"):
         return str(error)
+    if isinstance(error.__cause__, GrammarParseError) and str(error).startswith(MERGING):
+        place = str(error).partition("\n")[0].removeprefix(MERGING)
+        return f"{place}: cannot read its interpolation; expected ${{KEY}}, or \\${{ for the text itself"
     if isinstance(error, ConfigCompositionException):
         return _explain_composition(error, config_name, overrides)
     if isinstance(error, InterpolationResolutionError):
@@ -83,7 +89,7 @@ def _explain(error: BaseException, config_name: str, overrides: Sequence[str]) -
 
 def _first_lines(error: BaseException) -> str:
     lines = (str(cause).partition("\n")[0].rstrip(": ") for cause in (error, error.__cause__) if cause)
-    return ": ".join(dict.fromkeys(filter(None, lines))).removeprefix("Error merging override ")
+    return ": ".join(dict.fromkeys(filter(None, lines))).removeprefix(MERGING)
 
 
 def _explain_bug(error: BaseException) -> str:

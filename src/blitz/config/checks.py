@@ -8,7 +8,7 @@ import math
 import os
 import types
 import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields
 from typing import Any, Literal
 
@@ -42,7 +42,10 @@ def check_values(cfg: DictConfig) -> None:
         if isinstance(value, float) and math.isnan(value):
             raise UserError(f"{key}=nan: not a number; expected a number")
     if "checkpoint" in cfg and (cfg.run is None) == (cfg.checkpoint is None):
-        raise UserError("nothing to evaluate; expected either run=DIR or checkpoint=FILE")
+        problem = (
+            "nothing to evaluate" if cfg.run is None else f"run={cfg.run} and checkpoint={cfg.checkpoint}: two models"
+        )
+        raise UserError(f"{problem}; expected either run=DIR or checkpoint=FILE")
     _check_number(cfg, "optimizer.lr", float, minimum=0)
     _check_number(cfg, "data.batch_size", int, minimum=1)
     _check_number(cfg, "data.eval_batch_size", int, minimum=1)
@@ -146,6 +149,8 @@ def check_arguments(cfg: DictConfig) -> None:
     """
     for path, node in _targets(OmegaConf.to_container(cfg), OmegaConf.to_container(cfg, resolve=True)):
         target = node["_target_"]
+        if not isinstance(target, str):
+            raise UserError(f"{path}._target_={target}: not a name; expected that of a class, such as torch.nn.Linear")
         try:
             with _silent():
                 arguments = _signature(get_object(target))
@@ -224,10 +229,23 @@ def _signature(target: Any) -> Mapping[str, inspect.Parameter]:
 
 def _check_type(path: str, value: Any, annotation: Any) -> None:
     accepted = list(_accepted(annotation))
+    if isinstance(value, str | int | float) and value != TOTAL_STEPS and _takes_an_object(annotation):
+        raise UserError(f"{path}={value}: not a valid value; expected an object: a _target_ and its arguments")
     if value is None or value == TOTAL_STEPS or not accepted or any(_matches_type(value, kind) for kind in accepted):
         return
     expected = dict.fromkeys(TYPE_NAMES[kind] if isinstance(kind, type) else str(kind) for kind in accepted)
     raise UserError(f"{path}={value}: not a valid value; expected {', '.join(expected)}")
+
+
+def _takes_an_object(annotation: Any) -> bool:
+    """Return whether an annotation accepts only callables, and torch's and Lightning's classes, which YAML has not."""
+    if isinstance(annotation, types.UnionType) or typing.get_origin(annotation) is typing.Union:
+        return all(_takes_an_object(part) for part in typing.get_args(annotation) if part is not types.NoneType)
+    origin = typing.get_origin(annotation) or annotation
+    module = str(getattr(origin, "__module__", ""))
+    return origin is Callable or (
+        inspect.isclass(origin) and module.startswith(("torch.nn", "torch.optim", "lightning."))
+    )
 
 
 def _accepted(annotation: Any) -> Iterator[Any]:

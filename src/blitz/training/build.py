@@ -223,6 +223,9 @@ def _check_launcher(trainer: Trainer, settings: Mapping[str, Any]) -> None:
 
 
 def _build(config: Config, group: str, name: str, kind: type) -> Any:
+    node = config[group][name]
+    if not isinstance(node, dict):
+        raise UserError(f"{group}.{name}={node}: not a {group}; expected a _target_ and its arguments, or null")
     try:
         built = arguments.build(config, group, name)
     except InstantiationException as error:
@@ -233,7 +236,7 @@ def _build(config: Config, group: str, name: str, kind: type) -> Any:
             ) from error
         raise
     if not isinstance(built, kind):
-        raise UserError(f"{group}.{name}={config[group][name]}: not a {group}; expected a _target_ and its arguments")
+        raise UserError(f"{group}.{name}={config[group][name]}: not a {group}; expected the _target_ of one")
     return built
 
 
