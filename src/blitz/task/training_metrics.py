@@ -86,10 +86,15 @@ class TrainingMetrics:
 
 
 def _sums(steps: Sequence[Step]) -> Tensor:
-    """Return the sums of loss, correct images and images of each step, float32 ``(steps, 3)``."""
+    """Return the sums of loss, correct images and images of each step, float64 ``(steps, 3)``.
+
+    A sum of float32 values over three ranks or more would depend on their order, which is that of gloo's chunks of the
+    whole tensor. In float64 it is exact. There is no float64 on mps, and there are no ranks either.
+    """
     sizes = [len(step.labels) for step in steps]
     right = torch.cat([step.predicted for step in steps]) == torch.cat([step.labels for step in steps])
     correct = torch.stack([part.sum() for part in torch.split(right, sizes)]).float()
     losses = torch.stack([step.loss for step in steps])
     images = torch.tensor(sizes, dtype=torch.float32, device=losses.device)
-    return torch.stack([losses * images, correct, images], dim=1)
+    sums = torch.stack([losses * images, correct, images], dim=1)
+    return sums if sums.device.type == "mps" else sums.double()
