@@ -1,4 +1,4 @@
-"""blitz-eval: compute the test metrics of a trained model from its checkpoint alone."""
+"""blitz-eval: compute the test or validation metrics of a trained model from its checkpoint alone."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,14 +10,16 @@ if TYPE_CHECKING:
 
 
 def evaluate(cfg: "DictConfig") -> None:
-    """Test the model of ``cfg.run`` or ``cfg.checkpoint`` on the data and with the batch size of its run."""
+    """Evaluate the model of ``cfg.run`` or ``cfg.checkpoint`` on the data and with the batch size of its run."""
+    from lightning import seed_everything
     from omegaconf import OmegaConf
 
     from blitz import terminal
     from blitz.config.trust import check_trusted
+    from blitz.errors import UserError
     from blitz.runs import checkpoint, folder
-    from blitz.runs.report import Report
     from blitz.training import build, results
+    from blitz.training.rehearsal import has_stage
     from blitz.training.tune import tune
 
     terminal.silence_lightning()
@@ -33,15 +35,22 @@ def evaluate(cfg: "DictConfig") -> None:
         "callback": {},
         "logger": {},
     }
+    seed_everything(config["seed"], verbose=False)  # a data module may draw its data
     trainer = build.trainer(config)
+    data = build.data(config)
     task = checkpoint.load(path, trust=cfg.trust)
     tune(task, config, on_cpu=trainer.strategy.root_device.type == "cpu")
-    data = build.data(config)
-    build.setup_data(data, trainer, "test")
-    trainer.test(task, data, verbose=False)
+    if not has_stage(cfg.stage, trainer, task, data):
+        raise UserError(f"stage={cfg.stage}: {type(task).__name__} has no such step, or its data has no such loader")
+    if cfg.stage == "val":
+        build.setup_data(data, trainer, "validate")
+        trainer.validate(task, data, verbose=False)
+    else:
+        build.setup_data(data, trainer, "test")
+        trainer.test(task, data, verbose=False)
     if trainer.is_global_zero:
         run = folder.create_run(Path(cfg.output_dir), config, [f"checkpoint={path}"])
-        report: Report = task.report("test")  # type: ignore[operator]
+        report = results.report(task, cfg.stage, trainer.callback_metrics)
         folder.finish_run(run, trainer.callback_metrics, report)
         terminal.show_end(run, report)
         results.check_finite(trainer.callback_metrics, task, path)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import torch
-from lightning import LightningModule, Trainer
+from lightning import LightningDataModule, LightningModule, Trainer
 from rich import box
 from rich.console import Console
 from rich.markup import escape
@@ -17,6 +17,7 @@ from rich.table import Column, Table
 
 from blitz.config.paths import PROJECT, shorten
 from blitz.runs.folder import Run
+from blitz.runs.protocols import DescribedData
 from blitz.runs.report import Report, Rows
 from blitz.runs.reproduce import Comparison, differences
 from blitz.runs.resume import Resumable
@@ -72,22 +73,11 @@ def show_start(
     resumed: Resumable | None = None,
 ) -> None:
     """Print model, data, batch size, devices and run directory, and how the run relates to earlier ones."""
-    net = config["model"]["_target_"].rpartition(".")[2]
+    net = (config["model"] or config["task"])["_target_"].rpartition(".")[2]
     parameters = sum(parameter.numel() for parameter in task.parameters())
-    num_devices = trainer.world_size if trainer.world_size > 1 else trainer.num_devices
-    per_device = -(-data.batch_size // num_devices)
-    devices = f"{per_device} on each of {num_devices} devices" if num_devices > 1 else "on one device"
-    batch = f"{data.batch_size} images, {devices}"
-    if trainer.accumulate_grad_batches > 1:
-        batch += f"; {trainer.accumulate_grad_batches} batches a step"
-    show_lines(
-        {
-            "model": f"{net}, {parameters:,} parameters, on {_device(trainer.strategy.root_device)}",
-            **data.describe(trainer.strategy.root_device),
-            "batch": batch,
-            "run": f"{shorten(run)}, seed {config['seed']}",
-        }
-    )
+    show_lines({"model": f"{net}, {parameters:,} parameters, on {_device(trainer.strategy.root_device)}"})
+    show_lines(_data(data, task, trainer))
+    show_lines({"run": f"{shorten(run)}, seed {config['seed']}"})
     if resumed is not None:
         show_lines(("damaged", line) for line in resumed.damaged)
         show_lines(("differs", f"{line}; results may differ in rounding from here on") for line in resumed.differences)
@@ -98,6 +88,19 @@ def show_start(
         original = Run(Path(config["reproduce"]))
         show_lines({"reproduces": shorten(original.path)})
         show_lines(("differs", line) for line in differences(original, Run(run)))
+
+
+def _data(data: LightningDataModule | None, task: LightningModule, trainer: Trainer) -> dict[str, str]:
+    """Return lines about the data and the batches."""
+    if not isinstance(data, DescribedData):
+        return {"data": type(data or task).__name__}
+    lines = dict(data.describe(trainer.strategy.root_device))
+    num_devices = trainer.world_size if trainer.world_size > 1 else trainer.num_devices
+    per_device = f"{-(-data.batch_size // num_devices)} on each of {num_devices} devices"
+    lines["batch"] = f"{data.batch_size} images, {per_device if num_devices > 1 else 'on one device'}"
+    if trainer.accumulate_grad_batches > 1:
+        lines["batch"] += f"; {trainer.accumulate_grad_batches} batches a step"
+    return lines
 
 
 def _device(device: torch.device) -> str:
@@ -111,9 +114,22 @@ def _position(resumed: Resumable) -> str:
     return f"after step {resumed.checkpoint['global_step']:,}, from {shorten(resumed.path)}"
 
 
-def show_kept(checkpoint: Path, metric: str, value: float) -> None:
-    """Print the checkpoint that is tested, and the value of the metric that selected it."""
-    show_lines({"tested": f"{shorten(checkpoint)}, {metric} {value:.4g}"})
+def show_last_stage(stage: str, kept: Path | None, metrics: Mapping[str, float]) -> None:
+    """Print which weights the results belong to, and which stage.
+
+    Args:
+        stage: ``test``; ``val`` if the task has no test; ``train`` if it has no validation either.
+        kept: the checkpoint; None if the run saves none.
+        metrics: the metric that selected it.
+    """
+    values = "".join(f", {name} {value:.4g}" for name, value in metrics.items())
+    weights = "the last weights" if kept is None else shorten(kept)
+    if stage == "test":
+        show_lines({"tested": f"{weights}{values}"} if kept and values else {})
+    elif stage == "val":
+        show_lines({"validated": f"{weights}{values}; the task has no test"})
+    else:
+        show_lines({"kept": f"{weights}{values}; the task has neither test nor validation"})
 
 
 def show_end(run: Run, report: Report) -> None:
@@ -135,6 +151,9 @@ def _table(rows: Rows) -> Table:
 
 def show_comparison(comparison: Comparison) -> None:
     """Print whether a run gave the same metrics as the one that it reproduces, and up to ten that differ."""
+    if not comparison.total:
+        show_lines({"metrics": "none to compare: the task logs none"})
+        return
     if not comparison.differing:
         show_lines({"metrics": f"identical: all {comparison.total} of them"})
         return

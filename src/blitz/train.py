@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
     from blitz.runs.folder import Run
+    from blitz.runs.report import Report
 
 
 def train(cfg: "DictConfig") -> float | None:
@@ -35,10 +36,10 @@ def train(cfg: "DictConfig") -> float | None:
     data = build.data(config)
     task = build.task(config)
     build.setup_data(data, trainer, "fit", "test")
-    build.check_metrics(config, task, data)
-    optimizers = rehearse(config, trainer, task, data)
+    rehearsal = rehearse(config, trainer, task, data)
+    build.check_metrics(config, task, rehearsal)
     if not (cfg.resume or cfg.reproduce):  # what an earlier version has begun stays as it was
-        build.check_schedule(config, optimizers)
+        build.check_schedule(config, rehearsal.optimizers)
     tune(task, config, on_cpu=trainer.strategy.root_device.type == "cpu")  # threads, memory format, compile: speed only
     if cfg.resume and cfg.threads is None:
         build.keep_threads(run.environment, trainer)
@@ -52,10 +53,10 @@ def train(cfg: "DictConfig") -> float | None:
     kept = results.kept_checkpoint(trainer, cfg.optimized_metric, run) if trainer.is_global_zero else None
     kept = trainer.strategy.broadcast(kept)
     metrics |= results.kept_metrics(trainer, cfg.optimized_metric, task, data, kept)
-    trainer.test(task, data, ckpt_path=kept, verbose=False)
+    stage = results.evaluate(trainer, task, data, kept)
     metrics |= trainer.callback_metrics
     if trainer.is_global_zero:
-        _record_end(run, cfg, metrics, task, kept)
+        _record_end(run, cfg, metrics, results.report(task, stage, trainer.callback_metrics), kept, stage)
     results.check_finite(metrics, task, kept)
     return None if cfg.optimized_metric is None else float(metrics[cfg.optimized_metric])
 
@@ -83,15 +84,16 @@ def _record_start(
     return resumed.path if resumed else None
 
 
-def _record_end(run: "Run", cfg: "DictConfig", metrics: "Mapping[str, Any]", task: Any, kept: Path | None) -> None:
-    """Write and print the results of the test, and compare them with the run that this one reproduces."""
+def _record_end(
+    run: "Run", cfg: "DictConfig", metrics: "Mapping[str, Any]", report: "Report", kept: Path | None, stage: str
+) -> None:
+    """Write and print the results of the last stage, and compare them with the run that this one reproduces."""
     from blitz import terminal
     from blitz.runs import folder, reproduce
 
-    report = task.report("test")
     folder.finish_run(run, metrics, report)
-    if kept is not None and cfg.optimized_metric is not None:
-        terminal.show_kept(kept, cfg.optimized_metric, float(metrics[cfg.optimized_metric]))
+    metric = cfg.optimized_metric
+    terminal.show_last_stage(stage, kept, {} if metric is None else {metric: float(metrics[metric])})
     terminal.show_end(run, report)
     if cfg.reproduce:
         terminal.show_comparison(reproduce.compare(folder.Run(Path(cfg.reproduce)), run))

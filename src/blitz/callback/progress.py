@@ -1,6 +1,7 @@
 """Progress in the terminal: one line per epoch, and a bar while an epoch runs."""
 
 import time
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -12,7 +13,8 @@ from rich.text import Text
 from torch import Tensor
 
 REFRESH_SECONDS = 0.1
-COLUMNS = {"train/loss": "train loss", "train/acc": "train acc", "val/loss": "val loss", "val/acc": "val acc"}
+WIDTH = 12  # of the column of a metric
+FIXED = 9 + 11  # columns of the epoch and of the time
 
 
 class Progress(Callback):
@@ -22,18 +24,22 @@ class Progress(Callback):
     the clock in a step.
 
     Args:
+        metric: name of the metric that is always shown, like the losses. Others are shown if there is space.
         every_n_steps: also print the mean training loss of each ``every_n_steps`` steps of an epoch, as the tutorial
             does. None: print none.
         compiled: the first step compiles the network; print its seconds, and do not count them as training.
     """
 
-    def __init__(self, every_n_steps: int | None = None, compiled: bool = False) -> None:
+    def __init__(self, every_n_steps: int | None = None, compiled: bool = False, metric: str | None = None) -> None:
+        self.metric = metric
         self.every_n_steps = every_n_steps
         self.compiled = compiled
         self.console = Console()
         self.bar: Bar | None = None
         self.epoch_seconds: float | None = None
         self._losses: list[Tensor] = []
+        self._columns: list[str] = []
+        self._loss: Tensor | None = None
         self._compiling = False
         self._redrawn = self._epoch_start = 0.0
         self._train_start: float | None = None
@@ -41,13 +47,11 @@ class Progress(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._train_start = self._epoch_start = time.monotonic()
         self._compiling = self.compiled
-        if trainer.is_global_zero:
-            titles = [title for key, title in COLUMNS.items() if key.startswith("train") or trainer.val_dataloaders]
-            self._print_dim(f"{'epoch':>9}" + "".join(f"{title:>12}" for title in titles) + f"{'time':>11}")
-            if self.console.is_terminal:
-                self.bar = _make_bar(self.console)
-                self.bar.start()
-                self._add_task(trainer)
+        self._columns = []
+        if trainer.is_global_zero and self.console.is_terminal:
+            self.bar = _make_bar(self.console)
+            self.bar.start()
+            self._add_task(trainer)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._print_epoch(trainer, trainer.current_epoch)
@@ -66,6 +70,7 @@ class Progress(Callback):
         if self.bar is not None and time.monotonic() - self._redrawn > REFRESH_SECONDS:
             self.bar.update(self.bar.task_ids[-1], completed=batch_idx + 1, refresh=True)
             self._redrawn = time.monotonic()
+        self._loss = outputs.get("loss")
         if self.every_n_steps:
             self._losses.append(outputs["loss"])  # kept on the device: a step does not wait for it
             if (batch_idx + 1) % self.every_n_steps == 0:
@@ -108,18 +113,57 @@ class Progress(Callback):
     def _print_epoch(self, trainer: Trainer, epoch: int) -> None:
         """Print the metrics of the epoch before ``epoch``. Lightning has them only after ``on_train_epoch_end``."""
         if self.epoch_seconds is not None and trainer.is_global_zero:
-            metrics = {key: float(trainer.callback_metrics[key]) for key in COLUMNS if key in trainer.callback_metrics}
-            cells = [_format(key, value).rjust(12) for key, value in metrics.items()]
+            metrics = self._metrics(trainer)
+            columns = select_columns(metrics, self.metric, self._columns, (self.console.width - FIXED) // WIDTH)
+            if columns != self._columns or not self._columns:
+                self._columns = columns
+                titles = [_title(name).rjust(WIDTH) for name in columns]
+                self._print_dim("".join([f"{'epoch':>9}", *titles, f"{'time':>11}"]))
+            cells = [_format(name, metrics.get(name)).rjust(WIDTH) for name in columns]
             line = [f"{epoch}/{trainer.max_epochs}".rjust(9), *cells, f"{self.epoch_seconds:9.1f} s"]
-            self.console.print("".join(line), highlight=False)
+            self.console.print("".join(line), markup=False, highlight=False)
         self.epoch_seconds = None
+
+    def _metrics(self, trainer: Trainer) -> dict[str, Tensor]:
+        """Return the metrics, and the loss of the last step if the task logs no loss of the training."""
+        metrics = dict(trainer.callback_metrics)
+        if self._loss is None or any("loss" in name for name in metrics if not name.startswith("val")):
+            return metrics
+        return {"loss": self._loss, **metrics}
 
     def _print_dim(self, line: str) -> None:
         self.console.print(line, style="dim", highlight=False)
 
 
-def _format(key: str, value: float) -> str:
-    return f"{value * 100:.2f} %" if key.endswith("acc") else f"{value:.4f}"
+def select_columns(logged: Iterable[str], metric: str | None, shown: Sequence[str], space: int) -> list[str]:
+    """Return the names of the metrics to show, those of training first.
+
+    Args:
+        logged: names of all metrics.
+        metric: the one that is always shown, like the losses.
+        shown: names that the last line showed; they stay.
+        space: number of columns that the terminal has space for.
+    """
+    names = [name for name in logged if not name.endswith("_step") and name.count("/") < 2]
+    first = [name for name in names if name in shown or "loss" in name or name == metric]
+    chosen = first + [name for name in names if name not in first][: max(0, space - len(first))]
+    return sorted(
+        chosen, key=lambda name: (not name.startswith(("train", "loss")), not name.startswith("val"), names.index(name))
+    )
+
+
+def _title(name: str) -> str:
+    title = name.replace("/", " ")
+    return title if len(title) < WIDTH else f"{title[: WIDTH - 2]}…"
+
+
+def _format(name: str, value: Tensor | None) -> str:
+    if value is None:
+        return ""
+    number = float(value)
+    if name.endswith("acc"):
+        return f"{number * 100:.2f} %"
+    return f"{number:.4f}" if number == 0 or 1e-3 <= abs(number) < 1e5 else f"{number:.3e}"
 
 
 def _make_bar(console: Console) -> Bar:

@@ -6,9 +6,10 @@ import inspect
 import logging
 import math
 import os
+import re
 import types
 import typing
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import fields
 from typing import Any, Literal
 
@@ -21,7 +22,10 @@ from blitz.config.paths import choices
 from blitz.config.schema import EvalConfig, TrainConfig
 from blitz.errors import UserError
 
-REQUIRED = ("data", "model", "task", "optimizer", "trainer", "device")  # groups that every run has
+REQUIRED = ("task", "trainer", "device")  # groups that every run has
+PARTS = ("model", "optimizer", "schedule")  # groups that only a task which refers to them uses
+DIRECTIONS = ("max", "min")
+STAGES = ("val", "test")
 MAX_PER_CORE = 4  # threads, or processes on the CPU: more of them only wait for each other
 NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 TYPE_NAMES = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
@@ -46,6 +50,13 @@ def check_values(cfg: DictConfig) -> None:
             "nothing to evaluate" if cfg.run is None else f"run={cfg.run} and checkpoint={cfg.checkpoint}: two models"
         )
         raise UserError(f"{problem}; expected either run=DIR or checkpoint=FILE")
+    _check_choice(cfg, "direction", DIRECTIONS)
+    if str(cfg.get("optimized_metric")).endswith("loss") and cfg.direction == "max":
+        raise UserError(
+            "direction=max: the best checkpoint would be that with the largest "
+            f"{cfg.optimized_metric}; expected direction=min"
+        )
+    _check_choice(cfg, "stage", STAGES)
     _check_number(cfg, "optimizer.lr", float, minimum=0)
     _check_number(cfg, "data.batch_size", int, minimum=1)
     _check_number(cfg, "data.eval_batch_size", int, minimum=1)
@@ -75,12 +86,32 @@ def _check_keys(cfg: DictConfig) -> None:
             )
     if "resume" not in cfg:
         return
-    for group in (*REQUIRED, "schedule"):
+    for group in (*REQUIRED, "data", "model", "optimizer"):
         node = plain.get(group)
         needed = ("accelerator", "strategy", "devices") if group == "device" else ("_target_",)
         absent = [key for key in needed if isinstance(node, dict) and node.get(key) is None]
         if absent and (node or group in REQUIRED):
             raise UserError(f"{group} has no {absent[0]}; expected {group}= one of {', '.join(choices(group))}")
+    _check_used(plain)
+
+
+def _check_used(plain: Mapping[str, Any]) -> None:
+    """Refuse a model, an optimizer or a schedule that nothing refers to: its settings would have no effect."""
+    unused = [group for group in PARTS if plain.get(group)]
+    referring = [node for name, node in plain.items() if name not in PARTS]
+    while found := [group for group in unused if _refers(referring, group)]:
+        unused = [group for group in unused if group not in found]
+        referring += [plain[group] for group in found]
+    if unused:
+        raise UserError(
+            f"{unused[0]}={plain[unused[0]].get('_target_')}: the task {plain['task']['_target_']} does not use it; "
+            f"expected {' '.join(f'~{group}' for group in unused)}, in a file of configs/experiment "
+            f"override /{unused[0]}: null, or {unused[0]}: ${{{unused[0]}}} among the arguments of the task"
+        )
+
+
+def _refers(nodes: Any, group: str) -> bool:
+    return any(re.search(rf"\$\{{{group}[.}}]", str(value)) for _, value in leaves(nodes))
 
 
 def _check_interpolations(cfg: DictConfig) -> None:
@@ -110,8 +141,11 @@ def _check_devices(cfg: DictConfig) -> None:
 
 
 def _check_end(cfg: DictConfig) -> None:
-    """Refuse a training without an end. ``max_epochs=null`` would be 1,000 epochs for Lightning."""
+    """Refuse a training without a step or an end. ``max_epochs=null`` would be 1,000 epochs for Lightning."""
     trainer = OmegaConf.select(cfg, "trainer") or {}
+    for key in ("max_epochs", "max_steps", "limit_train_batches", "limit_test_batches"):
+        if trainer.get(key) == 0:
+            raise UserError(f"trainer.{key}=0: a run takes at least one step and ends with a test; expected > 0")
     if "max_epochs" not in trainer:
         return
     epochs, steps, time = (trainer.get(f"max_{name}") for name in ("epochs", "steps", "time"))
@@ -123,6 +157,11 @@ def _check_end(cfg: DictConfig) -> None:
             f"trainer.max_epochs={value}: the training would have no end; expected a whole number >= 1, or a limit in "
             "trainer.max_steps or +trainer.max_time"
         )
+
+
+def _check_choice(cfg: DictConfig, key: str, choices: Iterable[str]) -> None:
+    if key in cfg and cfg[key] not in choices:
+        raise UserError(f"{key}={cfg[key]}: not a valid value; expected {' or '.join(choices)}")
 
 
 def _check_number(

@@ -19,6 +19,7 @@ class TrainConfig:
     seed: int | None = None
     run_dir: str = MISSING
     optimized_metric: str | None = None
+    direction: str = "max"
     threads: int | None = None
     channels_last: bool | None = None
     compile: bool = False
@@ -39,6 +40,7 @@ class EvalConfig:
 
     run: str | None = None
     checkpoint: str | None = None
+    stage: str = "test"
     data_root: str | None = None
     trust: bool = False
     output_dir: str = MISSING

@@ -10,8 +10,8 @@ def upgrade_config(config: dict[str, Any]) -> dict[str, Any]:
     repeated ``trainer.devices``.
     """
     config = dict(config)
-    if "net" not in config["task"]:
-        data = config["data"]
+    data = config["data"]
+    if config["model"] and "net" not in config["task"] and "channels" in data:
         transform = {key: data[key] for key in ("channels", "image_size", "fit", "mean", "std")}
         config["task"] = {
             **config["task"],

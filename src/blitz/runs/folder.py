@@ -125,7 +125,7 @@ def create_run(path: Path, config: Mapping[str, Any], overrides: Sequence[str], 
 
 
 def finish_run(run: Run, metrics: Mapping[str, SupportsFloat], report: Report) -> None:
-    """Write the tables of the report and the final metrics, which mark the run as finished.
+    """Write the tables and files of the report and the final metrics, which mark the run as finished.
 
     A metric that is undefined, infinite or not a number is written as null, because JSON has no such numbers.
 
@@ -137,7 +137,8 @@ def finish_run(run: Run, metrics: Mapping[str, SupportsFloat], report: Report) -
     values = {name: float(value) for name, value in metrics.items()} | dict(report.metrics)
     finite = {name: value if value is not None and math.isfinite(value) else None for name, value in values.items()}
     tables = {run.path / f"{name}.csv": as_csv(rows) for name, rows in report.tables.items()}
-    write_all(tables | {run.path / "metrics.json": as_json(dict(sorted(finite.items())))})
+    files = {run.path / name: content for name, content in report.files.items()}
+    write_all(tables | files | {run.path / "metrics.json": as_json(dict(sorted(finite.items())))})
 
 
 def as_csv(rows: Rows) -> bytes:

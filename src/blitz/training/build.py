@@ -25,11 +25,13 @@ from blitz.config.paths import CONFIGS, choices
 from blitz.errors import UserError
 from blitz.runs import folder
 from blitz.runs.checkpoint import CheckpointIO
+from blitz.runs.protocols import DescribedData, NamingTask
 from blitz.training import arguments
+from blitz.training.rehearsal import Rehearsal
 
 Config = dict[str, Any]
-NOT_HPARAMS = ("run_dir", "resume", "reproduce", "optimized_metric", "callback", "logger", "data.root", "data.classes",
-               "task.transform", "device.process_per_device", "device.force")  # fmt: skip
+NOT_HPARAMS = ("run_dir", "resume", "reproduce", "optimized_metric", "direction", "callback", "logger", "data.root",
+               "data.classes", "task.transform", "device.process_per_device", "device.force")  # fmt: skip
 
 
 def resolve(cfg: DictConfig) -> Config:
@@ -40,8 +42,9 @@ def resolve(cfg: DictConfig) -> Config:
     return cast("Config", plain(OmegaConf.to_container(cfg, resolve=True))) | {"resume": None}
 
 
-def data(config: Config) -> LightningDataModule:
-    return arguments.build(config, "data")
+def data(config: Config) -> LightningDataModule | None:
+    """Build the data module. Return None if there is none: the task has loaders of its own."""
+    return arguments.build(config, "data") if config["data"] else None
 
 
 def task(config: Config) -> LightningModule:
@@ -82,8 +85,10 @@ def trainer(config: Config) -> Trainer:
     return built
 
 
-def setup_data(data: LightningDataModule, trainer: Trainer, *stages: str) -> None:
+def setup_data(data: LightningDataModule | None, trainer: Trainer, *stages: str) -> None:
     """Download and read the data, on rank 0 first, so that the other ranks find the results on disk."""
+    if data is None:
+        return
     for first in (True, False):
         if trainer.is_global_zero == first:
             if trainer.local_rank == 0:
@@ -93,12 +98,12 @@ def setup_data(data: LightningDataModule, trainer: Trainer, *stages: str) -> Non
         trainer.strategy.barrier()
 
 
-def metadata(cfg: DictConfig, trainer: Trainer, data: Any) -> dict[str, Any]:
+def metadata(cfg: DictConfig, trainer: Trainer, data: LightningDataModule | None) -> dict[str, Any]:
     """Return the part of ``environment.json`` that is known only after trainer and data are built."""
     return {
         "device": device_name(trainer),
         "threads": torch.get_num_threads(),
-        "data": data.checksums(),
+        "data": data.checksums() if isinstance(data, DescribedData) else {},
         "references": _references(cfg),
     }
 
@@ -113,31 +118,42 @@ def device_name(trainer: Trainer) -> str:
     return f"{trainer.world_size} x {trainer.strategy.root_device.type}"
 
 
-def check_metrics(config: Config, task: Any, data: Any) -> None:
+def check_metrics(config: Config, task: LightningModule, rehearsal: Rehearsal) -> None:
     """Before the first epoch, refuse a metric that no epoch will log.
 
     Raises:
         UserError: with the key that names the metric and the metrics that will be logged.
     """
-    settings = config["trainer"]
-    for key in ("max_epochs", "max_steps", "limit_train_batches", "limit_test_batches"):
-        if settings.get(key) == 0:
-            raise UserError(f"trainer.{key}=0: a run takes at least one step and ends with a test; expected > 0")
-    validates = "val" in data.splits and settings["limit_val_batches"]
-    logged = [name for stage in (("train", "val", "test") if validates else ("train", "test"))
-              for name in task.metric_names(stage)]  # fmt: skip
+    if not rehearsal.metrics:
+        return
+    logged = dict.fromkeys(name for names in rehearsal.metrics.values() for name in names)
+    if isinstance(task, NamingTask):  # some of these are not in every batch
+        logged |= dict.fromkeys(name for stage in rehearsal.metrics for name in task.metric_names(stage))
     used = {"optimized_metric": config["optimized_metric"]}
     used |= {f"callback.{name}.monitor": (node or {}).get("monitor") for name, node in config["callback"].items()}
     for key, metric in used.items():
         if metric is not None and metric not in logged:
-            brief = ", ".join(name for name in logged if name.count("/") == 1)
-            if not validates and metric.startswith("val/"):
-                cause = "data.val_fraction=0" if "val" not in data.splits else "trainer.limit_val_batches=0"
-                raise UserError(
-                    f"{key}={metric} will not be logged: there is no validation with {cause}; expected a larger "
-                    f"{cause.partition('=')[0]}, or {_without_validation(used)}"
-                )
-            raise UserError(f"{key}={metric} will not be logged; {did_you_mean(metric, logged) or f'expected {brief}'}")
+            raise UserError(
+                f"{key}={metric} will not be logged{_advice(config, metric, list(logged), used, rehearsal)}"
+            )
+
+
+def _advice(
+    config: Config, metric: str, logged: Sequence[str], used: Mapping[str, str | None], rehearsal: Rehearsal
+) -> str:
+    if "val" not in rehearsal.metrics and metric.startswith("val"):
+        fraction = config["data"].get("val_fraction")
+        causes = {
+            "trainer.limit_val_batches": config["trainer"].get("limit_val_batches"),
+            "data.val_fraction": fraction,
+        }
+        cause = next((key for key, value in causes.items() if value == 0), None)
+        if cause is not None:
+            return f": there is no validation with {cause}=0; expected a larger {cause}, or {_without_validation(used)}"
+    if not logged:
+        return ": the task logs no metrics; expected optimized_metric=null"
+    brief = ", ".join(name for name in logged if name.count("/") <= 1)
+    return f"; {did_you_mean(metric, logged) or f'expected {brief}'}"
 
 
 def check_schedule(config: Config, optimizers: Sequence[Optimizer]) -> None:

@@ -2,12 +2,14 @@
 
 import copy
 import tempfile
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 from lightning import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch.loggers.logger import DummyLogger
 from lightning.pytorch.strategies import FSDPStrategy, SingleDeviceStrategy
+from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch.optim import Optimizer
 
 from blitz.config.instantiate import instantiate
@@ -18,7 +20,20 @@ from blitz.training.arguments import named
 Config = dict[str, Any]
 
 
-def rehearse(config: Config, trainer: Trainer, task: LightningModule, data: LightningDataModule) -> list[Optimizer]:
+class Rehearsal(NamedTuple):
+    """Observations of a rehearsal.
+
+    Args:
+        metrics: names of the logged metrics by stage: ``train``, and ``val`` and ``test`` if the run has these stages.
+            Empty if there was no rehearsal.
+        optimizers: those of the copy, with their schedules.
+    """
+
+    metrics: Mapping[str, Sequence[str]]
+    optimizers: Sequence[Optimizer] = ()
+
+
+def rehearse(config: Config, trainer: Trainer, task: LightningModule, data: LightningDataModule | None) -> Rehearsal:
     """Train, validate and test a copy of ``task`` on one batch each, without callbacks, loggers and files.
 
     The initial states of the callbacks are serialized, as in the first checkpoint.
@@ -28,30 +43,46 @@ def rehearse(config: Config, trainer: Trainer, task: LightningModule, data: Ligh
 
     A task that FSDP shards is not rehearsed: it may not fit on one device.
 
-    Returns:
-        The optimizers of the copy.
-
     Raises:
         UserError: a library refused an argument of the trainer, the optimizer or the schedule, or a checkpoint cannot
             hold the state of a callback.
     """
     serialize({"callbacks": {callback.state_key: callback.state_dict() for callback in trainer.callbacks}})  # type: ignore[attr-defined]
     if isinstance(trainer.strategy, FSDPStrategy):
-        return []
+        return Rehearsal({})
 
-    def attempt(changed: Config) -> list[Optimizer]:
-        actor = copy.deepcopy(task) if changed["task"] == config["task"] else instantiate(changed["task"])
+    def attempt(changed: Config) -> Rehearsal:
+        actor = _copy(task, changed) if changed["task"] == config["task"] else instantiate(changed["task"])
         with tempfile.TemporaryDirectory() as directory:
-            rehearsal = _trainer(changed["trainer"], trainer, directory)
+            observer = _Observer()
+            rehearsal = _trainer(changed["trainer"], trainer, directory, observer)
             rehearsal.fit(actor, data)
-            rehearsal.test(actor, data, verbose=False)
-        return rehearsal.optimizers
+            if "val" not in observer.metrics and has_stage("val", rehearsal, actor, data):  # not due in the first epoch
+                rehearsal.validate(actor, data, verbose=False)
+            if has_stage("test", rehearsal, actor, data):
+                rehearsal.test(actor, data, verbose=False)
+        return Rehearsal(observer.metrics, rehearsal.optimizers)
 
     with random_state.preserved(), named(config, attempt):
         return attempt(config)
 
 
-def _trainer(settings: Config, trainer: Trainer, directory: str) -> Trainer:
+def has_stage(stage: str, trainer: Trainer, task: LightningModule, data: LightningDataModule | None) -> bool:
+    """Return whether a task has a step and a loader for ``val`` or ``test``, and ``trainer`` does not leave it out."""
+    step, limit = {"val": ("validation_step", "limit_val_batches"), "test": ("test_step", "limit_test_batches")}[stage]
+    loader = f"{stage}_dataloader"
+    loads = is_overridden(loader, task) or (data is not None and is_overridden(loader, data))
+    return loads and is_overridden(step, task) and bool(getattr(trainer, limit))
+
+
+def _copy(task: LightningModule, config: Config) -> LightningModule:
+    try:
+        return copy.deepcopy(task)
+    except Exception:  # an attribute, such as an open file, cannot be copied
+        return instantiate(config["task"])
+
+
+def _trainer(settings: Config, trainer: Trainer, directory: str, observer: Callback) -> Trainer:
     """Return a trainer with the run's settings, which uses one device and stops after one batch."""
     changed = {
         "devices": 1,
@@ -69,11 +100,38 @@ def _trainer(settings: Config, trainer: Trainer, directory: str) -> Trainer:
         strategy=SingleDeviceStrategy(trainer.strategy.root_device),
         plugins=LightningEnvironment(),  # otherwise Lightning refuses one process among those of SLURM
         logger=DummyLogger(),
-        callbacks=[_StopAfterOneBatch()],
+        callbacks=[observer],
     )
     return built
 
 
-class _StopAfterOneBatch(Callback):
+class _Observer(Callback):
+    """Stop the training after one batch, and note the names of the metrics of each stage."""
+
+    def __init__(self) -> None:
+        self.metrics: dict[str, list[str]] = {}
+        self._before: set[str] = set()
+
     def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
         trainer.should_stop = True
+
+    def on_validation_start(self, trainer: Trainer, *_: Any) -> None:
+        self._before = set(trainer.callback_metrics)
+
+    def on_validation_batch_end(self, *_: Any) -> None:
+        self.metrics["val"] = []
+
+    def on_validation_end(self, trainer: Trainer, *_: Any) -> None:
+        if "val" in self.metrics:
+            self.metrics["val"] = [name for name in trainer.callback_metrics if name not in self._before]
+
+    def on_fit_end(self, trainer: Trainer, *_: Any) -> None:
+        validated = self.metrics.get("val", [])
+        self.metrics = {"train": [name for name in trainer.callback_metrics if name not in validated], **self.metrics}
+
+    def on_test_batch_end(self, *_: Any) -> None:
+        self.metrics["test"] = []
+
+    def on_test_end(self, trainer: Trainer, *_: Any) -> None:
+        if "test" in self.metrics:
+            self.metrics["test"] = list(trainer.callback_metrics)

@@ -1,15 +1,19 @@
-"""Results of a run after its last step: the checkpoint that it keeps, and that checkpoint's metrics."""
+"""Results of a run after its last step: the checkpoint that it keeps, and that checkpoint's metrics and report."""
 
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, SupportsFloat
 
 from lightning import LightningDataModule, LightningModule, Trainer
+from rich.markup import escape
 
 from blitz.errors import UserError
 from blitz.runs.checkpoint import best_checkpoint, existing, read_checkpoint
 from blitz.runs.folder import Run
+from blitz.runs.protocols import ReportingTask
+from blitz.runs.report import Report
+from blitz.training.rehearsal import has_stage
 
 
 def kept_checkpoint(trainer: Trainer, metric: str | None, run: Run) -> Path | None:
@@ -23,7 +27,7 @@ def kept_checkpoint(trainer: Trainer, metric: str | None, run: Run) -> Path | No
 
 
 def kept_metrics(
-    trainer: Trainer, metric: str | None, task: LightningModule, data: LightningDataModule, kept: Path | None
+    trainer: Trainer, metric: str | None, task: LightningModule, data: LightningDataModule | None, kept: Path | None
 ) -> dict[str, Any]:
     """Return the metrics of the kept checkpoint, without those of training, which describe an epoch.
 
@@ -32,11 +36,36 @@ def kept_metrics(
     metrics: dict[str, Any] = dict(trainer.callback_metrics)
     if kept is not None:
         recorded = read_checkpoint(kept).get("metrics", {})  # absent in checkpoints until 2026-11
-        metrics = {name: value for name, value in recorded.items() if not name.startswith("train/") or name == metric}
+        metrics = {name: value for name, value in recorded.items() if not name.startswith("train") or name == metric}
     if metric is not None and metric not in metrics:
         trainer.validate(task, data, ckpt_path=kept, verbose=False)
         metrics |= trainer.callback_metrics
     return metrics
+
+
+def evaluate(
+    trainer: Trainer, task: LightningModule, data: LightningDataModule | None, kept: Path | None
+) -> Literal["test", "val", "train"]:
+    """Test the kept checkpoint. A task without a test is validated, and one without a validation stays as it is.
+
+    Returns:
+        The stage whose metrics are the results of the run.
+    """
+    if has_stage("test", trainer, task, data):
+        trainer.test(task, data, ckpt_path=kept, verbose=False)
+        return "test"
+    if has_stage("val", trainer, task, data) and any(trainer.num_val_batches):
+        trainer.validate(task, data, ckpt_path=kept, verbose=False)
+        return "val"
+    return "train"
+
+
+def report(task: LightningModule, stage: str, metrics: Mapping[str, SupportsFloat]) -> Report:
+    """Return the report of the task, or a table of the metrics if it offers none."""
+    if isinstance(task, ReportingTask):
+        return task.report(stage)
+    rows = [(escape(name), f"{float(value):.6g}") for name, value in sorted(metrics.items())]
+    return Report(display=[("metric", "value"), *rows] if rows else ())
 
 
 def check_finite(metrics: Mapping[str, Any], task: LightningModule, source: Path | None) -> None:
