@@ -57,11 +57,14 @@ WRONG = {
         "optimized_metric=val/accuracy will not be logged; did you mean val/acc?",
     ),
     "monitor without validation": (
-        ["data.val_fraction=0", "optimized_metric=null"],
+        ["data.val_fraction=0", "optimized_metric=null", "callback.checkpoint.monitor=val/acc"],
         "callback.checkpoint.monitor=val/acc will not be logged: there is no validation with data.val_fraction=0",
         "expected a larger data.val_fraction, or callback.checkpoint.monitor=train/acc",
     ),
-    "no object": (["task.net=1"], "task.net=1: not a valid value; expected an object: a _target_ and its arguments"),
+    "no object": (
+        ["task.net=1", "~model"],
+        "task.net=1: not a valid value; expected an object: a _target_ and its arguments",
+    ),
     "no factory": (["task.optimizer=''"], "task.optimizer=: not a valid value; expected an object"),
     "no callback": (["callback.last=abc"], "callback.last=abc: not a callback; expected a _target_ and its arguments"),
     "no target": (["model._target_=[]"], "model._target_=[]: not a name; expected that of a class"),

@@ -12,6 +12,7 @@ from blitz import runs
 from blitz.errors import UserError
 from blitz.runs.checkpoint import CheckpointIO
 from blitz.training import build
+from blitz.training.rehearsal import rehearse
 from tests.conftest import OVERRIDES, QUICK, error_of
 from tests.test_configs import compose
 
@@ -119,14 +120,12 @@ def logger_of_wandb() -> None:
         (["callback.checkpoint.monitor=val/los"], "callback.checkpoint.monitor=val/los will not be logged; did you"),
         (["trainer.limit_val_batches=0"], "optimized_metric=val/acc will not be logged"),
         (["data.val_fraction=0"], "optimized_metric=val/acc will not be logged"),
-        (["trainer.limit_test_batches=0"], "trainer.limit_test_batches=0: a run takes at least one step and ends with"),
-        (["trainer.max_epochs=0"], "trainer.max_epochs=0: a run takes at least one step and ends with a test"),
     ],
 )
 def test_metric_that_is_never_logged_is_refused(overrides, problem):
-    settings, task, data = parts(overrides)
+    arguments = parts(overrides)
     with pytest.raises(UserError) as error:
-        build.check_metrics(settings, task, data)
+        build.check_metrics(*arguments)
     assert str(error.value).startswith(problem)
 
 
@@ -137,7 +136,7 @@ def test_metric_that_is_never_logged_is_refused(overrides, problem):
         ["optimized_metric=test/acc/3"],
         ["optimized_metric=train/loss", "data.val_fraction=0", "callback.checkpoint=null"],
         ["trainer.check_val_every_n_epoch=9", "trainer.max_epochs=8"],
-        ["trainer.check_val_every_n_epoch=9", "trainer.max_epochs=-1"],
+        ["trainer.check_val_every_n_epoch=9", "trainer.max_epochs=-1", "schedule=constant", "trainer.max_steps=5"],
         ["trainer.check_val_every_n_epoch=null", "trainer.val_check_interval=5"],
     ],
 )
@@ -148,8 +147,8 @@ def test_metric_that_is_logged_is_accepted(overrides):
 def parts(overrides):
     settings = config(*overrides)
     data = build.data(settings)
-    data.setup("fit")
-    return settings, build.task(settings), data
+    task = build.task(settings)
+    return settings, task, rehearse(settings, build.trainer(settings), task, data)
 
 
 def test_hparams():

@@ -6,7 +6,7 @@ import torch
 from blitz.errors import UserError
 from blitz.process import random_state
 from blitz.training import build
-from blitz.training.rehearsal import rehearse
+from blitz.training.rehearsal import Rehearsal, rehearse
 from tests.conftest import QUICK, error_of
 from tests.training.test_build import config
 
@@ -34,7 +34,7 @@ def test_nothing_changes(tmp_path, monkeypatch):
 
 def test_a_run_is_the_same_without_its_rehearsal(train, monkeypatch):
     first = train(*QUICK, "seed=1", into="a")
-    monkeypatch.setattr("blitz.training.rehearsal.rehearse", lambda *_: [])
+    monkeypatch.setattr("blitz.training.rehearsal.rehearse", lambda *_: Rehearsal({}))
     second = train(*QUICK, "seed=1", into="b")
     assert (first / "metrics.json").read_bytes() == (second / "metrics.json").read_bytes()
 

@@ -87,12 +87,13 @@ def _check_keys(cfg: DictConfig) -> None:
     if "resume" not in cfg:
         return
     for group in (*REQUIRED, "data", "model", "optimizer"):
-        node = plain.get(group)
+        node = plain.get(group) or {}
         needed = ("accelerator", "strategy", "devices") if group == "device" else ("_target_",)
         absent = [key for key in needed if isinstance(node, dict) and node.get(key) is None]
-        if absent and (node or group in REQUIRED):
+        if absent and (node or group in REQUIRED or _refers([plain["task"]], group)):
             raise UserError(f"{group} has no {absent[0]}; expected {group}= one of {', '.join(choices(group))}")
-    _check_used(plain)
+    if cfg.resume is None and cfg.reproduce is None:  # in a recorded config the references are resolved
+        _check_used(plain)
 
 
 def _check_used(plain: Mapping[str, Any]) -> None:
