@@ -9,9 +9,17 @@ from blitz.config.paths import CONFIGS, PROJECT
 
 SRC = PROJECT / "src" / "blitz"
 SCRIPTS = {"train", "eval", "doctor"}  # console scripts
-TWINS = {"data", "model", "task", "callback", "device", "logger"}  # one file per config, reached only by `_target_`
+TWINS = {
+    "data",
+    "model",
+    "task",
+    "optimizer",
+    "callback",
+    "device",
+    "logger",
+}  # one file per config, reached only by `_target_`
 SHARED = {"errors", "config", "process", "runs"}
-OF_FORKS = {"optimizer", "schedule"}  # torch's classes are enough here; CONTRIBUTING.md shows how to add one
+OF_FORKS = {"schedule"}  # torch's classes are enough here; CONTRIBUTING.md shows how to add one
 # A package or module of blitz, and those that it may import beside itself.
 ALLOWED: dict[str, set[str]] = {
     "errors": set(),
@@ -26,8 +34,8 @@ ALLOWED: dict[str, set[str]] = {
     **dict.fromkeys(TWINS, SHARED),
 }
 KNOWS_HYDRA = {"config", "cli", "sweep", "training", "runs", *SCRIPTS}
-WITHOUT_LIGHTNING = {"model", "config", "process.random_state", "process.ranks", "process.signals", "data.transforms",
-                     "data.augment", "data.seeding", "data.loader", "errors"}  # fmt: skip
+WITHOUT_LIGHTNING = {"model", "optimizer", "config", "process.random_state", "process.ranks", "process.signals",
+                     "data.transforms", "data.augment", "data.seeding", "data.loader", "errors"}  # fmt: skip
 WITHOUT_TORCH_AT_IMPORT = {"errors", "config", "cli", "process.ranks", "process.signals", "runs.overrides", "runs.lock",
                            "runs.compatibility", "sweep", "train", "eval"}  # fmt: skip
 FILES = sorted(SRC.rglob("*.py"))

@@ -146,7 +146,9 @@ def select_columns(logged: Iterable[str], metric: str | None, shown: Sequence[st
     """
     names = [name for name in logged if not name.endswith("_step") and name.count("/") < 2]
     first = [name for name in names if name in shown or "loss" in name or name == metric]
-    chosen = first + [name for name in names if name not in first][: max(0, space - len(first))]
+    others = [name for name in names if name not in first]
+    others.sort(key=lambda name: name.rpartition("/")[2] != (metric or "").rpartition("/")[2])  # of the same kind
+    chosen = first + others[: max(0, space - len(first))]
     return sorted(
         chosen, key=lambda name: (not name.startswith(("train", "loss")), not name.startswith("val"), names.index(name))
     )

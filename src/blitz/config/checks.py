@@ -17,7 +17,7 @@ from hydra.utils import get_object
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import InterpolationKeyError
 
-from blitz.config.keys import TOTAL_STEPS, leaves
+from blitz.config.keys import leaves, needs_total_steps
 from blitz.config.paths import choices
 from blitz.config.schema import EvalConfig, TrainConfig
 from blitz.errors import UserError
@@ -86,8 +86,10 @@ def _check_keys(cfg: DictConfig) -> None:
             )
     if "resume" not in cfg:
         return
-    for group in (*REQUIRED, "data", "model", "optimizer"):
+    for group in (*REQUIRED, "data", "model", "optimizer", "schedule"):
         node = plain.get(group) or {}
+        if group == "schedule" and (not node or "scheduler" in node):
+            continue
         needed = ("accelerator", "strategy", "devices") if group == "device" else ("_target_",)
         absent = [key for key in needed if isinstance(node, dict) and node.get(key) is None]
         if absent and (node or group in REQUIRED or _refers([plain["task"]], group)):
@@ -269,9 +271,14 @@ def _signature(target: Any) -> Mapping[str, inspect.Parameter]:
 
 def _check_type(path: str, value: Any, annotation: Any) -> None:
     accepted = list(_accepted(annotation))
-    if isinstance(value, str | int | float) and value != TOTAL_STEPS and _takes_an_object(annotation):
+    if isinstance(value, str | int | float) and not needs_total_steps(value) and _takes_an_object(annotation):
         raise UserError(f"{path}={value}: not a valid value; expected an object: a _target_ and its arguments")
-    if value is None or value == TOTAL_STEPS or not accepted or any(_matches_type(value, kind) for kind in accepted):
+    if (
+        value is None
+        or needs_total_steps(value)
+        or not accepted
+        or any(_matches_type(value, kind) for kind in accepted)
+    ):
         return
     expected = dict.fromkeys(TYPE_NAMES[kind] if isinstance(kind, type) else str(kind) for kind in accepted)
     raise UserError(f"{path}={value}: not a valid value; expected {', '.join(expected)}")

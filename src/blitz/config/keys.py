@@ -1,9 +1,22 @@
 """Dotted keys and special values of a config."""
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
 TOTAL_STEPS = "total_steps"  # in a schedule's config: the number of optimizer steps that the trainer will take
+_FRACTION = re.compile(rf"(\d*\.?\d+) \* {TOTAL_STEPS}")
+
+
+def needs_total_steps(value: Any) -> bool:
+    """Return whether a value of a schedule's config is ``total_steps`` or a fraction, such as ``0.1 * total_steps``."""
+    return isinstance(value, str) and (value == TOTAL_STEPS or _FRACTION.fullmatch(value) is not None)
+
+
+def number_of_steps(value: str, total: int) -> int:
+    """Return the number of steps that such a value stands for."""
+    fraction = _FRACTION.fullmatch(value)
+    return round(float(fraction[1]) * total) if fraction else total
 
 
 def leaves(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:

@@ -230,6 +230,10 @@ class ImageDataModule(LightningDataModule):
             )
         return train.select(rest), train.select(part)
 
+    def class_counts(self) -> Tensor:
+        """Return the number of training images of each class, int64 ``(classes,)``."""
+        return torch.bincount(self.splits["train"].labels.cpu(), minlength=self.num_classes)
+
     def checksums(self) -> dict[str, str]:
         """Return a checksum of images, labels and rows by split. It is the same for every ``data.loader``.
 

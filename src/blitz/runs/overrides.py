@@ -14,7 +14,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from blitz.config.keys import TOTAL_STEPS, leaves
+from blitz.config.keys import leaves, needs_total_steps
 from blitz.config.literals import plain, protect
 from blitz.config.paths import as_override, existing_run
 from blitz.config.resolvers import AUTO
@@ -213,7 +213,7 @@ class _RecordedRun:
         return f"to train longer: blitz-train {as_override('resume', self.name)} trainer.max_epochs={epochs}"
 
     def _schedule_has_fixed_length(self) -> bool:
-        return any(value == TOTAL_STEPS for _, value in leaves(self._config.get("schedule")))
+        return any(needs_total_steps(value) for _, value in leaves(self._config.get("schedule")))
 
     def _new_run_from_weights(self, new: Override | None = None) -> str:
         """Return the overrides of a new run like this one that starts with its weights."""

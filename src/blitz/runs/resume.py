@@ -155,8 +155,8 @@ def _check_data(run: Run, checksums: Mapping[str, str]) -> None:
         same_kind = not before or not now or before.partition(":")[0] == now.partition(":")[0]
         if same_kind and before != now:
             raise UserError(
-                f"data.root={run.config['data'].get('root')}: the {split} images are not those that the run began with; "
-                f"to start a new run from its weights: blitz-train {as_override('init_from', run.path)}"
+                f"data.root={run.config['data'].get('root')}: the {split} images are not those that the run began "
+                f"with; to start a new run from its weights: blitz-train {as_override('init_from', run.path)}"
             )
 
 

@@ -1,22 +1,22 @@
 """Image classification: one step for all stages, and accuracy by class."""
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
 from lightning import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
-from torchmetrics import MeanMetric, MetricCollection
+from torchmetrics import MeanMetric, Metric, MetricCollection
 from torchmetrics.classification import MulticlassConfusionMatrix
 
-from blitz.config.keys import TOTAL_STEPS
 from blitz.errors import UserError
 from blitz.runs.report import Report
-from blitz.task import per_class
+from blitz.task import optimization, per_class
+from blitz.task.optimization import OptimizerFactory, ParameterGroups, Schedule
+from blitz.task.stage_metrics import StageMetrics
 from blitz.task.training_metrics import TrainingMetrics
 
 Batch = tuple[Tensor, Tensor]
@@ -31,6 +31,22 @@ class ImageTransform(Protocol):
     def __call__(self, images: Any) -> Tensor: ...
 
 
+@runtime_checkable
+class CountsClasses(Protocol):
+    """Loss that depends on the number of training images of each class: ``losses.BalancedCrossEntropy``."""
+
+    def set_class_counts(self, counts: Tensor) -> None:
+        """Take the number of images of each class, int64 ``(classes,)``."""
+
+
+@runtime_checkable
+class KnowsClassCounts(Protocol):
+    """Data module that counts its training images by class."""
+
+    def class_counts(self) -> Tensor:
+        """Return the number of training images of each class, int64 ``(classes,)``."""
+
+
 class Classify(LightningModule):
     """Cross-entropy with one label of ``classes`` per image.
 
@@ -42,8 +58,13 @@ class Classify(LightningModule):
     Args:
         net: takes images ``(n, channels, size, size)`` and returns logits ``(n, len(classes))``.
         optimizer: called with the parameters; returns the optimizer.
-        schedule: called with the optimizer; returns the scheduler, which steps after each optimizer step. Arguments
-            equal to ``"total_steps"`` are replaced by the number of steps that the trainer will take.
+        schedule: the scheduler, as ``blitz.task.optimization.configure`` takes it.
+        parameter_groups: called with this task; returns the parameter groups of the optimizer. None: one group.
+        freeze: patterns, such as ``net.conv*``, of the names of parameters that are not trained.
+        loss: called with logits ``(n, len(classes))`` and labels, int64 ``(n,)``; returns their mean loss. None:
+            cross-entropy.
+        metrics: further metrics by name, such as an F1 score. Each stage has copies of them. ``stage/<name>`` is logged
+            for each epoch, and ``stage/<name>/<class>`` if a metric returns one value per class.
         transform: from pictures to the batch that ``net`` takes. Training does not use it, except to check its image
             size against ``net``. Users of a checkpoint call it.
 
@@ -54,18 +75,29 @@ class Classify(LightningModule):
     def __init__(
         self,
         net: nn.Module,
-        optimizer: Callable[..., torch.optim.Optimizer] | None = None,
-        schedule: partial[Any] | None = None,
+        optimizer: OptimizerFactory | None = None,
+        schedule: Schedule | None = None,
         classes: Sequence[str] = (),
         label_smoothing: float = 0.0,
         transform: ImageTransform | None = None,
+        parameter_groups: ParameterGroups | None = None,
+        freeze: Sequence[str] = (),
+        loss: Callable[[Tensor, Tensor], Tensor] | None = None,
+        metrics: Mapping[str, Metric] | None = None,
     ) -> None:
         super().__init__()
         self.net = net
-        self.optimizer: Callable[..., torch.optim.Optimizer] | None = optimizer
-        self.schedule: partial[Any] | None = schedule or None
+        self.optimizer: OptimizerFactory | None = optimizer
+        self.schedule: Schedule | None = schedule or None
+        self.parameter_groups: ParameterGroups | None = parameter_groups
+        optimization.freeze(self, freeze)
         self.classes = [str(name) for name in classes]
-        self.label_smoothing = label_smoothing
+        if loss is not None and label_smoothing:
+            raise UserError(f"task.label_smoothing={label_smoothing}: task.loss does not use it; expected 0")
+        self.loss: Callable[[Tensor, Tensor], Tensor] = loss or partial(
+            F.cross_entropy, label_smoothing=label_smoothing
+        )
+        self.metrics = StageMetrics(metrics or {}, self.classes)
         self.transform = transform
         self.training_metrics = TrainingMetrics()
         self.evaluation_metrics: Mapping[str, MetricCollection] = nn.ModuleDict(  # type: ignore[assignment]
@@ -83,6 +115,7 @@ class Classify(LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         loss, logits = self._loss_and_logits(batch)
         self._update_training_metrics(loss, logits, batch[1])
+        self.metrics.update("train", logits.detach(), batch[1])
         return loss
 
     def validation_step(self, batch: Batch, batch_idx: int) -> Tensor:
@@ -98,23 +131,35 @@ class Classify(LightningModule):
     def _loss_and_logits(self, batch: Batch) -> tuple[Tensor, Tensor]:
         images, labels = batch
         logits = self.net(images)
-        return F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing), logits
+        return self.loss(logits, labels), logits
 
     def _evaluation_step(self, stage: str, batch: Batch) -> Tensor:
         loss, logits = self._loss_and_logits(batch)
         # Not weight=len(labels): torchmetrics 1.9 ignores weights if nan_strategy is "disable".
         self.evaluation_metrics[stage].update(preds=logits, target=batch[1], value=loss.expand(len(batch[1])))
+        self.metrics.update(stage, logits, batch[1])
         return loss
 
     def _update_training_metrics(self, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
         lr = float(self.trainer.optimizers[0].param_groups[0]["lr"])
         self.training_metrics.update(loss, logits, labels, self.global_step + 1, lr)
 
+    def on_fit_start(self) -> None:
+        if isinstance(self.loss, CountsClasses):
+            data = self.trainer.datamodule
+            if not isinstance(data, KnowsClassCounts):
+                raise UserError(
+                    f"task.loss={type(self.loss).__name__}: it needs the number of images of each class, and "
+                    f"{type(data).__name__} has no class_counts(); expected another loss"
+                )
+            self.loss.set_class_counts(data.class_counts())
+
     def on_train_start(self) -> None:
         self._last_step = self.global_step
 
     def on_train_epoch_start(self) -> None:
         self.training_metrics = TrainingMetrics()
+        self.metrics.reset("train")
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
         labels = batch[1]
@@ -136,6 +181,7 @@ class Classify(LightningModule):
         self._flush()
         loss, acc = self.training_metrics.compute("epoch")
         self.log_dict({"train/loss": loss, "train/acc": torch.tensor(acc, dtype=torch.float64)})
+        self.log_dict(self.metrics.compute("train"))
 
     def _flush(self) -> None:
         self.training_metrics.flush(partial(self.trainer.strategy.reduce, reduce_op="sum"))
@@ -143,11 +189,13 @@ class Classify(LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self._flush()
         checkpoint["training_metrics"] = self.training_metrics.state_dict()
+        checkpoint["stage_metrics"] = self.metrics.states("train")
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         state = checkpoint.get("training_metrics") or checkpoint.get("running")  # the name until 2026-11
         if state:
             self.training_metrics.load_state_dict(state)
+        self.metrics.load_states("train", checkpoint.get("stage_metrics", []))
 
     def on_validation_epoch_end(self) -> None:
         self._log_evaluation("val")
@@ -166,33 +214,19 @@ class Classify(LightningModule):
         exact = {
             name: torch.tensor(value, dtype=torch.float64) for name, value in accuracies.items() if value is not None
         }
-        self.log_dict({f"{stage}/loss": metrics["loss"], **exact})
+        self.log_dict({f"{stage}/loss": metrics["loss"], **exact, **self.metrics.compute(stage)})
 
     def metric_names(self, stage: str) -> list[str]:
         """Return the names of the metrics of an epoch of ``stage``, if its data has images of each class."""
         by_class = [] if stage == "train" else [f"{stage}/acc/{name}" for name in self.classes]
-        return [f"{stage}/loss", f"{stage}/acc", *by_class]
+        return [f"{stage}/loss", f"{stage}/acc", *by_class, *self.metrics.names(stage)]
 
     def report(self, stage: str) -> Report:
         """Return the tables of the last evaluation of ``stage``."""
         return per_class.report(stage, self.classes, self.confusion[stage])
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        assert self.optimizer is not None
-        optimizer = self.optimizer(self.parameters())
-        if self.schedule is None:
-            return optimizer
-        total = self.trainer.estimated_stepping_batches
-        arguments = {key: total for key, value in self.schedule.keywords.items() if value == TOTAL_STEPS}
-        if arguments and total == math.inf:
-            raise UserError(
-                f"trainer.max_epochs={self.trainer.max_epochs}: {self.schedule.func.__name__} needs the total number "
-                "of steps; expected a limit in trainer.max_epochs or trainer.max_steps, or schedule=constant"
-            )
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": self.schedule(optimizer, **arguments), "interval": "step"},
-        }
+        return optimization.configure(self, self.optimizer, self.schedule, self.parameter_groups)
 
 
 def _evaluation_metrics(num_classes: int) -> MetricCollection:

@@ -165,7 +165,9 @@ def check_schedule(config: Config, optimizers: Sequence[Optimizer]) -> None:
     Raises:
         UserError: the value in the config would have no effect.
     """
-    optimizer, schedule = config.get("optimizer") or {}, config.get("schedule") or {}
+    optimizer: Config = config.get("optimizer") or {}
+    schedule: Config = config.get("schedule") or {}
+    schedule = schedule.get("scheduler", schedule)
     groups = [group for one in optimizers for group in one.param_groups]
     for key, value in optimizer.items():
         used = [group[key] for group in groups if key in group]

@@ -1,0 +1,1 @@
+"""Parameter groups of optimizers. The optimizers themselves are torch's."""
