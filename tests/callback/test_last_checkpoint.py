@@ -141,6 +141,9 @@ class Net(LightningModule):
     def training_step(self, batch: Any, batch_idx: int) -> torch.Tensor:
         loss = self.loss(batch)
         self.log("loss", loss, sync_dist=True)
+        self.log("mean_loss", loss, on_step=False, on_epoch=True, sync_dist=True)
+        self.log("sum", loss, on_step=False, on_epoch=True, reduce_fx="sum", sync_dist=True)
+        self.log("max", loss, on_step=True, on_epoch=True, reduce_fx="max", sync_dist=True)
         if self.trainer.world_size == 1:  # a checkpoint holds the metric of rank 0 only
             self.mean.update(loss.detach(), len(batch[1]))
             self.log("mean", self.mean, on_step=False, on_epoch=True)
@@ -155,6 +158,7 @@ class Net(LightningModule):
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         self.log("val", self.loss(batch), sync_dist=True)
+        self.log("val_step", self.loss(batch), on_step=True, on_epoch=False)
 
     def configure_optimizers(self) -> Any:
         if not self.automatic_optimization:

@@ -20,7 +20,7 @@ from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import distributed
 
-from blitz.callback import loop_progress
+from blitz.callback import loop_progress, private_state
 from blitz.callback.resumable_loader import Position, ResumableLoader
 from blitz.errors import UserError
 from blitz.process import random_state
@@ -70,6 +70,7 @@ class LastCheckpoint(Callback):
         self._checkpoint: dict[str, Any] = {}
         self._loggers: list[Any] = []  # of the trainer, while the hooks at an epoch's start are called again
         self._weights: dict[str, Any] = {}  # before these hooks
+        self._sums: private_state.Sums = {}  # of the epoch before the resume, until their values are logged again
         self._resumed_batch = 0
         self._saving: int | None = None  # finished batches of the epoch, while this callback saves
         self._flags: tuple[bool, bool] | None = None  # whether to stop and to save, as of the last fetch
@@ -188,6 +189,8 @@ class LastCheckpoint(Callback):
             self._save_if_due(trainer, 0)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        if self._sums:
+            private_state.add_sums(trainer, self._sums)
         self._restore_last_state(trainer, pl_module)
         if self._flags is None:  # no loader was wrapped
             self._before_fetch()
@@ -196,6 +199,9 @@ class LastCheckpoint(Callback):
         self._flags = None
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self._sums:
+            private_state.add_sums(trainer, self._sums)
+            self._sums = {}
         if not self._within_epochs:
             self._before_fetch(between_epochs=True)
             self._save_if_due(trainer, 0)
@@ -232,6 +238,10 @@ class LastCheckpoint(Callback):
         for name, parameter in module.named_parameters():
             if name in gradients:
                 parameter.grad = gradients[name].to(parameter.device)
+        if "private" in self._resumed:  # absent in checkpoints of earlier versions
+            private = self._of_this_rank("private")
+            private_state.restore_counters(trainer, private)
+            self._sums = private["sums"] if self._resumed_batch else {}
         self._resumed, self._resumed_batch = {}, 0
         self._until_first_step.close()
 
@@ -262,7 +272,8 @@ class LastCheckpoint(Callback):
 
     def _of_this_rank(self, key: str) -> Any:
         ranks = self._resumed[key]
-        return ranks[self._trainer.global_rank] if self._trainer.global_rank < len(ranks) else random_state.get()
+        default = random_state.get() if key == "random" else {"sums": {}}
+        return ranks[self._trainer.global_rank] if self._trainer.global_rank < len(ranks) else default
 
     def _save_if_due(self, trainer: Trainer, batch: int) -> None:
         assert self._agreement is not None
@@ -306,14 +317,17 @@ class LastCheckpoint(Callback):
             return
         batch = self._saving
         loop_progress.take_back(checkpoint, batch)
-        mine = (self._random, self._positions)
+        private = private_state.saved(trainer)
+        private["sums"] = {**self._sums, **private["sums"]} if batch else {}
+        mine = (self._random, self._positions, private)
         ranks: list[Any] = [mine] * self._num_ranks
         if self._num_ranks > 1:
             distributed.all_gather_object(ranks, mine)
         checkpoint["resume"] = {
             "folder": os.path.realpath(self._directory),
-            "random": [random for random, _ in ranks],
-            "loaders": [positions for _, positions in ranks],
+            "random": [random for random, _, _ in ranks],
+            "loaders": [positions for _, positions, _ in ranks],
+            "private": [state for _, _, state in ranks],
             "metrics": {key: value.detach().cpu().clone() for key, value in trainer.callback_metrics.items()},
             "should_stop": trainer.should_stop,
             "accumulate_grad_batches": trainer.accumulate_grad_batches,
