@@ -34,6 +34,7 @@ from lightning.pytorch.utilities import CombinedLoader
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR, OneCycleLR, ReduceLROnPlateau, StepLR
 from torch.utils.data import DataLoader, Dataset, TensorDataset
+from torchdata.stateful_dataloader import StatefulDataLoader
 from torchmetrics import MeanMetric
 
 from blitz.callback import loop_progress
@@ -93,6 +94,10 @@ def plain_loader(workers: int = 0, dataset: Any = None, **options: Any) -> DataL
     return DataLoader(dataset or Augmented(), BATCH, shuffle=True, num_workers=workers, **options)
 
 
+def stateful_loader(**options: Any) -> StatefulDataLoader[Any]:
+    return StatefulDataLoader(TensorDataset(*fixed_data()), BATCH, shuffle=True, **options)
+
+
 def blitz_loader() -> Loader:
     generator = torch.Generator().manual_seed(0)
     images = torch.randint(0, 255, (SAMPLES, 1, 2, 3), dtype=torch.uint8, generator=generator)
@@ -114,6 +119,8 @@ LOADERS = {
     "persistent workers": lambda: plain_loader(1, persistent_workers=True, dataset=TensorDataset(*fixed_data())),
     "own generator": lambda: plain_loader(generator=torch.Generator().manual_seed(3)),
     "blitz": blitz_loader,
+    "stateful": lambda: StatefulDataLoader(Augmented(), BATCH, shuffle=True),
+    "stateful, workers": partial(stateful_loader, num_workers=1),
     "in memory": InMemory,
     "two": two_loaders,
 }

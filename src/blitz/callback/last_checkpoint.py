@@ -106,7 +106,8 @@ class LastCheckpoint(Callback):
         if batch := self._resumed_batch:
             wrapped.restore(self._position_to_restore(len(self._loaders), trainer))
             if not wrapped.restores_itself and not self._loaders and trainer.is_global_zero:
-                _print(f"skipping the {batch:,} batches of this epoch that are done")
+                condition = "; exact only if the IterableDataset yields them again" if wrapped.repeats else ""
+                _print(f"skipping the {batch:,} batches of this epoch that are done{condition}")
         self._loaders.append(wrapped)
         return wrapped
 

@@ -1,10 +1,12 @@
 """A training loader whose position within an epoch can be saved and restored exactly."""
 
+import copy
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.data import IterableDataset
 
 from blitz.process import random_state
 
@@ -14,9 +16,10 @@ Position = dict[str, Any]
 class ResumableLoader:
     """Wrap any training loader and keep track of its position. All attributes are the wrapped loader's.
 
-    A loader restores itself if its ``state_dict`` counts the batches under ``taken``, as ``blitz.data.loader.Loader``
-    does. Any other, such as a plain ``DataLoader``, has its order from the random state in which its iterator was
-    made. So that state is restored, a new iterator is made, and the finished batches are fetched and dropped.
+    A loader restores itself if it has a ``state_dict``, as ``blitz.data.loader.Loader`` and torchdata's
+    ``StatefulDataLoader`` do. Any other, such as a plain ``DataLoader``, has its order from the random state in which
+    its iterator was made. So that state is restored, a new iterator is made, and the finished batches are fetched and
+    dropped.
 
     Two states are needed: ``iter()`` draws the workers' seed, and if there are workers, the order. Without workers
     the sampler draws the order when the first batch is fetched.
@@ -30,18 +33,27 @@ class ResumableLoader:
 
     @property
     def restores_itself(self) -> bool:
-        return hasattr(self.loader, "load_state_dict") and "taken" in self.loader.state_dict()
+        return hasattr(self.loader, "state_dict") and hasattr(self.loader, "load_state_dict")
+
+    @property
+    def repeats(self) -> bool:
+        """Whether finished batches are fetched again from an ``IterableDataset``, which may yield other ones."""
+        return not self.restores_itself and isinstance(getattr(self.loader, "dataset", None), IterableDataset)
 
     def position(self, between_epochs: bool) -> Position:
         """Return the position within the epoch. Between two epochs the next iterator does not exist yet."""
-        if between_epochs or self.restores_itself:
+        if between_epochs:
             return {"generators": self.generator_states()}
+        if self.restores_itself:
+            return {"generators": self.generator_states(), "state": copy.deepcopy(self.loader.state_dict())}
         return dict(vars(self)["current"])
 
     def restore(self, position: Position) -> None:
         """Let the next iterator begin at a position within an epoch."""
         if self.restores_itself:
-            self.loader.load_state_dict({**self.loader.state_dict(), "taken": position["taken"]})
+            state = position.get("state", self.loader.state_dict())  # absent in checkpoints of earlier versions
+            counts = {"taken": position["taken"]} if "taken" in state else {}  # the batch of the open step is fetched
+            self.loader.load_state_dict({**state, **counts})
         else:
             vars(self)["restored"] = position
 

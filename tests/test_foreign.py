@@ -1,0 +1,91 @@
+"""Modules and data modules that this project did not write run from the config alone, and resume exactly."""
+
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lightning import Callback, LightningModule, Trainer
+
+from blitz import runs
+from blitz.process.signals import STOPPED
+from blitz.runs.folder import Run
+from tests import foreign
+
+DEMOS = "lightning.pytorch.demos.boring_classes"
+WITHOUT_PARTS = ("~model", "~optimizer", "~schedule", "~task", "~data")
+BORING_DATA = f"+data._target_={DEMOS}.BoringDataModule"
+BLOBS = "+data._target_=tests.foreign.Blobs"
+MODULES = {
+    "boring": (f"+task._target_={DEMOS}.BoringModel", BORING_DATA, "optimized_metric=null"),
+    "manual": (f"+task._target_={DEMOS}.ManualOptimBoringModel", "optimized_metric=null"),
+    "autoencoder": (
+        "+task._target_=tests.foreign.LitAutoEncoder", BLOBS, "optimized_metric=val_loss", "direction=min",
+    ),
+    "gan": ("+task._target_=tests.foreign.GAN", BLOBS, "optimized_metric=d_loss", "direction=min"),
+}  # fmt: skip
+SETTINGS = (*WITHOUT_PARTS, "seed=3", "trainer.max_epochs=3", "trainer.log_every_n_steps=2", "logger=csv")
+
+
+class Die(Callback):
+    """End the first attempt of a run within its second epoch by a signal to this process."""
+
+    def __init__(self, by: str) -> None:
+        self.number = signal.Signals[by]
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+        attempt = Path(trainer.default_root_dir) / "died"
+        if trainer.fit_loop.total_batch_idx >= trainer.num_training_batches + 2 and not attempt.exists():
+            trainer.strategy.barrier()
+            attempt.touch()
+            os.kill(os.getpid(), self.number)
+
+
+def outcome(run: Path) -> tuple[Any, ...]:
+    checkpoint = torch.load(run / "checkpoints" / "resume.ckpt", weights_only=True)
+    states = [value.tolist() for value in checkpoint["state_dict"].values()]
+    logged = run / "metrics.csv"  # absent if the module logs nothing
+    curves = logged.read_text() if logged.exists() else None
+    return states, Run(run).metrics, curves, checkpoint["global_step"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGTERM that a process could handle")
+@pytest.mark.parametrize("name", MODULES)
+def test_stopped_and_resumed(name, train, command, tmp_path, capsys):
+    whole = train(*SETTINGS, *MODULES[name], into="whole")
+    with pytest.raises(SystemExit) as stopped:
+        train(*SETTINGS, *MODULES[name], "+callback.die={_target_: tests.test_foreign.Die, by: SIGTERM}", into="run")
+    assert stopped.value.code == STOPPED
+    command("blitz-train", f"resume={tmp_path / 'run'}")
+    assert outcome(tmp_path / "run") == outcome(whole)
+    assert f"model          {MODULES[name][0].rpartition('.')[2]}, " in capsys.readouterr().out
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGKILL")
+@pytest.mark.parametrize("name", MODULES)
+def test_two_processes_killed_and_resumed(name, train, command, tmp_path):
+    often = ("callback.last.every_n_steps=1", "callback.last.time_share=null")
+    settings = (*SETTINGS, *MODULES[name], *often, "device=ddp_cpu", "trainer.max_epochs=2")
+    whole = train(*settings, into="whole")
+    with pytest.raises(SystemExit):
+        train(*settings, "+callback.die={_target_: tests.test_foreign.Die, by: SIGKILL}", into="run")
+    assert Run(tmp_path / "run").metrics is None
+    command("blitz-train", f"resume={tmp_path / 'run'}")
+    assert outcome(tmp_path / "run") == outcome(whole)
+
+
+def test_the_run_ends_with_the_last_stage_that_the_task_has(train, command, tmp_path, capsys):
+    run = train(*SETTINGS, *MODULES["autoencoder"], "trainer.max_epochs=1")
+    out = capsys.readouterr().out
+    metrics = Run(run).metrics
+    assert metrics.keys() == {"train_loss", "train_loss_step", "train_loss_epoch", "val_loss"}
+    assert f"best.ckpt, val_loss {metrics['val_loss']:.4g}; the task has no test" in out
+    command("blitz-eval", f"run={run}", "stage=val", "device=cpu", "trust=true", f"hydra.run.dir={tmp_path / 'eval'}")
+    assert Run(tmp_path / "eval").metrics == {"val_loss": metrics["val_loss"]}
+    assert isinstance(runs.load(run, trust=True), foreign.LitAutoEncoder)
+
+    train(*SETTINGS, *MODULES["gan"], "trainer.max_epochs=1", into="gan")
+    assert "the task has neither test nor validation" in capsys.readouterr().out
