@@ -248,7 +248,7 @@ def _check_type(path: str, value: Any, parameter: inspect.Parameter) -> None:
     unknown = parameter.annotation is parameter.empty or isinstance(parameter.annotation, str)
     if not (is_default or unknown or value == TOTAL_STEPS or _matches(value, parameter.annotation)):
         shown = "null" if value is None else value
-        expected = dict.fromkeys(_names(parameter.annotation))
+        expected = dict.fromkeys(type_names(parameter.annotation))
         raise UserError(f"{path}={shown}: not a valid value; expected {', '.join(expected)}")
 
 
@@ -264,7 +264,7 @@ def _matches(value: Any, annotation: Any) -> bool:
     return kind is None or (kind is not object and _matches_type(value, kind))
 
 
-def _names(annotation: Any) -> Iterator[str]:
+def type_names(annotation: Any) -> Iterator[str]:
     """Yield the names of the types, and the literal values, that an annotation accepts."""
     for part in _alternatives(annotation) or (annotation,):
         if part not in (None, types.NoneType):
