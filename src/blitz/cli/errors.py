@@ -133,7 +133,8 @@ def _explain_choice(error: MissingConfigException, config_name: str, overrides: 
     expected = f"{_suggestion(choice, options)}expected one of {', '.join(options)}" if options else "no such group"
     for override in parse(overrides):
         if file.startswith(f"{override.key_or_group}/"):
-            return f"{override.input_line}: no such choice; {expected}"
+            shown = f"{group}={choice}" if override.is_sweep_override() else override.input_line
+            return f"{shown}: no such choice; {expected}"
     place = line_with(rf"\b{re.escape(group)}\b.*\b{re.escape(choice)}\b", overrides)
     by = f" ({place})" if place else ""
     return f"{group}={choice}: no such choice; {expected}{by}"
