@@ -1,6 +1,12 @@
 """Exceptions whose message is written for the user."""
 
 
+def reason(error: BaseException) -> str:
+    """Return the message of an exception in one line, without the C++ stack that torch appends to some."""
+    text = str(error).partition("Exception raised from ")[0]
+    return " ".join(text.split()) or type(error).__name__
+
+
 class UserError(ValueError):
     """A mistake that the user can correct; the message is one line with the bad value and the valid choices.
 

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 import warnings
+from pathlib import Path
 
 import pytest
 import torch
@@ -207,6 +208,16 @@ def test_output_that_nobody_reads(arguments, tmp_path):
     assert done.returncode in (0, 1)
     assert "BrokenPipe" not in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has /dev/full")
+@pytest.mark.parametrize("arguments", [["--help"], ["device=cpu", *QUICK]], ids=str)
+def test_output_that_cannot_be_written(arguments, tmp_path):
+    command = [sys.executable, "-m", "blitz.train", *arguments, f"hydra.run.dir={tmp_path / 'run'}"]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=120)
+    line = "blitz-train: stdout: No space left on device; expected an output that can be written\n"
+    assert (done.returncode, done.stderr) == (1, line)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="files in use cannot be deleted")

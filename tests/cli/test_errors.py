@@ -34,7 +34,7 @@ WRONG = {
     ),
     "unknown choice of Hydra's": (["hydra/launcher=joblib"], "no such choice; expected one of basic, "),
     "unknown experiment": (["experiment=mnits"], "did you mean mnist?"),
-    "wrong type, typed": (["seed=x"], "seed=x: Value 'x' of type 'str' could not be converted to Integer"),
+    "wrong type, typed": (["seed=x"], "seed=x: not a valid value; expected a whole number"),
     "wrong type, by signature": (
         ["trainer.max_epochs=many"],
         "trainer.max_epochs=many: not a valid value; expected a whole number",
@@ -61,30 +61,109 @@ WRONG = {
         "callback.checkpoint.monitor=val/acc will not be logged: there is no validation with data.val_fraction=0",
         "expected a larger data.val_fraction, or callback.checkpoint.monitor=train/acc",
     ),
-    "no object": (
-        ["task.net=1", "~model"],
-        "task.net=1: not a valid value; expected an object: a _target_ and its arguments",
+    "no object": (["task.net=1"], "task.net=1: not a valid value; expected an object: a _target_ and its arguments"),
+    "no factory": (["task.optimizer=''"], "task.optimizer='': not a valid value; expected an object"),
+    "no object of a class of blitz": (
+        ["task.transform=inf"],
+        "task.transform=inf: not a valid value; expected an object",
     ),
-    "no factory": (["task.optimizer=''"], "task.optimizer=: not a valid value; expected an object"),
+    "no partial": (["task.schedule=1e-30"], "task.schedule=1e-30: not a valid value; expected an object"),
+    "null in place of a number": (
+        ["callback.last.every_n_steps=null"],
+        "callback.last.every_n_steps=null: not a valid value; expected a whole number",
+    ),
+    "null in place of a list": (["data.mean=null"], "data.mean=null: not a valid value; expected a list"),
+    "text in place of a list": (["optimizer.betas=a"], "optimizer.betas=a: not a valid value; expected a list"),
+    "number in place of a path": (["callback.checkpoint.dirpath=1"], "dirpath=1: not a valid value; expected text"),
+    "truth value in place of a number": (
+        ["device.devices=true"],
+        "device.devices=true: not a valid value; expected a list, text, a whole number",
+    ),
+    "number too large for torch": (["data.eval_batch_size=9223372036854775808"], "eval_batch_size=", "too large"),
+    "size too large": (["data.image_size=1000000000"], "expected a whole number from 1 to 16384"),
+    "never validated, by the epoch": (["trainer.check_val_every_n_epoch=-9"], "n_epoch=-9: not a valid value"),
+    "empty profiler": (["trainer.profiler="], "trainer.profiler=", "it can only be one of ['simple', 'advanced'"),
+    "no devices": (["trainer.devices=0"], "trainer.devices=0: "),
     "no callback": (["callback.last=abc"], "callback.last=abc: not a callback; expected a _target_ and its arguments"),
     "no target": (["model._target_=[]"], "model._target_=[]: not a name; expected that of a class"),
     "open interpolation": ([r"model._target_='${'"], "cannot read its interpolation; expected ${KEY}"),
     "grammar": (["optimizer.lr=[1"], "cannot read 'optimizer.lr=[1'", "the bracket [ is not closed"),
-    "null for a group": (["optimizer=null"], "optimizer=null: not the name of a config; expected one of adam, adamw"),
+    "null for a group": (
+        ["optimizer=null"],
+        "optimizer=null: not the name of a config; expected optimizer= one of adam",
+    ),
     "null for a group that a run can do without": (["schedule=null"], "constant, cosine", "to have none: ~schedule"),
     "null for a group with a config of that name": (["logger=null"], "to have none: logger=none"),
-    "null for a recipe": (["experiment=null"], "expected one of cifar10", "to have none: no experiment="),
-    "choice added": (["+optimizer=sgd"], "+optimizer=sgd: optimizer is already chosen; expected optimizer=sgd"),
+    "null for a recipe": (["experiment=null"], "expected experiment= one of cifar10", "to have none: no experiment="),
+    "choice added": (["+optimizer=sgd"], "+optimizer=sgd: optimizer is already in the config; expected optimizer=sgd"),
+    "several configs of a group with one object": (["model=[net,resnet18]"], "model=[net,resnet18]: not the name of a"),
+    "list of numbers for a group": (["trainer=[0.5,nan]"], "trainer=[0.5,nan]: not the name of a config; expected"),
+    "list of lists for a group": (["device=[[1]]"], "device=[[1]]: not the name of a config; expected device= one of"),
+    "dictionary for a group": (["device={a: 1}"], "device={a: 1}: not the name of a config; expected device= one of"),
+    "file of another group": (["trainer=../data/mnist"], "trainer=../data/mnist: not the name of a config; expected"),
+    "absolute path for a group": (["device=/dev/null"], "device=/dev/null: not the name of a config; expected"),
+    "interpolated choice": (["data=${oc.env:HOME}"], "data=${oc.env:HOME}: no such choice; expected one of cifar10"),
+    "choice of Hydra's group added": (
+        ["+hydra=default"],
+        "+hydra=default: hydra is already in the config; expected hy",
+    ),
+    "choice added beside a correct +": (
+        ["+device=cpu", "+trainer.max_time=00:00:00:10"],
+        "+device=cpu: device is already in the config; expected device=cpu",
+    ),
+    "recipe added": (["+experiment=mnist"], "+experiment=mnist: experiment is already in the config; expected exp"),
+    "group of Hydra deleted": (["~hydra"], "~hydra: this group cannot be deleted; expected hydra= one of default"),
+    "key below a group": (["optimizer/foo=1"], "optimizer/foo=1: no such key; optimizer has _partial_, _target_"),
+    "key added that exists": (
+        ["+data.mean=1"],
+        "+data.mean=1: data.mean is already in the config; expected data.mean=1",
+    ),
+    "key below a list": (["optimizer.betas.a=-1"], "optimizer.betas.a=-1: optimizer.betas is a list, which has no a"),
+    "key below a truth value": (
+        ["compile.a=auto"],
+        "compile.a=auto: compile is false, which has no a; expected compile",
+    ),
+    "key below a text": (
+        ["+callback.checkpoint.dirpath.a=1"],
+        "dirpath is ${run_dir}/checkpoints, which has no a; expected callback.checkpoint.dirpath=VALUE",
+    ),
+    "element of an interpolated list": (
+        ["data=image_folder", "data.root=x", "data.classes.0=a"],
+        "data.classes.0=a: data.classes is ${class_folders:${.root}}, which has no 0; expected data.classes=VALUE",
+    ),
+    "list for a dictionary": (
+        ["logger.tensorboard=[null]"],
+        "logger.tensorboard=[null]: not a valid value; expected a d",
+    ),
+    "text with a space for a number": (["seed=a b"], "seed=a b: not a valid value; expected a whole number"),
+    "no ASCII key": (["ä=1"], "cannot read 'ä=1': 'ä' is not a key; expected names joined by dots"),
+    "override with a dash": (
+        ["-model.image_size=3"],
+        "no such option; expected an override without -: model.image_size=3",
+    ),
+    "argument of the task by its own key": (["task.transform.fit=auto"], "task.transform.fit=auto: no such method"),
+    "interpolated value by its own key": (
+        ["data.num_classes=null"],
+        "data.num_classes=null: not a valid value; expected",
+    ),
+    "value of the device by its own key": (
+        ["device.accelerator=abc"],
+        "device.accelerator=abc: this machine has no abc",
+    ),
+    "value as it was typed": (["model._target_={a: 1}"], "model._target_={a: 1}: not a name; expected that of a class"),
     "no accumulation": (["trainer.accumulate_grad_batches=0"], "trainer.accumulate_grad_batches=0: not a valid value"),
     "negative clipping": (["trainer.gradient_clip_val=-1"], "trainer.gradient_clip_val=-1: not a valid value"),
-    "empty choice": (["optimizer="], "optimizer=: no such choice; expected one of adam, adamw"),
-    "part of other configs": (["data=_base"], "data=_base: only a part of other configs; expected one of cifar10"),
-    "group deleted": (["~model"], "model has no _target_; expected model= one of net, resnet18"),
-    "device deleted": (["~device"], "device has no accelerator; expected device= one of auto, cpu"),
+    "empty choice": (["optimizer="], "optimizer=: not the name of a config; expected optimizer= one of adam, adamw"),
+    "part of other configs": (["data=_base"], "data=_base: not the name of a config; expected data= one of cifar10"),
+    "group deleted": (["~model"], "~model: this group cannot be deleted; expected model= one of net, resnet18"),
+    "device deleted": (["~device"], "~device: this group cannot be deleted; expected device= one of auto, cpu"),
     "typed key deleted": (["~seed"], "~seed: this key cannot be deleted; expected seed=VALUE"),
     "key deleted that another one needs": (["~optimizer.lr"], "schedule.max_lr=${optimizer.lr}: ", "not found"),
     "required argument deleted": (["~data.batch_size"], "~data.batch_size: data.batch_size is required"),
-    "deletion of another choice": (["~model=resnet"], "~model=resnet: not the chosen model; expected ~model"),
+    "deletion of another choice": (
+        ["~model=resnet"],
+        "~model=resnet: this group cannot be deleted; expected model= one of net, resnet18",
+    ),
     "deletion of another value": (["~optimizer.lr=5"], "optimizer.lr is 0.003; expected ~optimizer.lr"),
     "key of a class that is not in the config": (
         ["trainer.max_time=00:00:01:00"],
@@ -309,3 +388,32 @@ def test_device_is_named_as_the_user_typed_it(refused, tmp_path):
     for override in ("device=ddp", "device=dp", "trainer.accelerator=cuda"):
         message = refused(override, f"hydra.run.dir={tmp_path / 'run'}")
         assert message.startswith(f"blitz-train: {override}: this machine has no cuda device"), message
+
+
+EVAL = {
+    "truth value for a file": (["checkpoint=false"], "checkpoint='false': no such run or checkpoint; expected a run"),
+    "group of the training": (["task=classify"], "task=classify: blitz-eval has no group task; expected one of device"),
+    "group of the training, added": (["+data=digits"], "+data=digits: blitz-eval has no group data; expected one of"),
+    "recipe": (["+debug=limit"], "+debug=limit: blitz-eval has no group debug; expected one of device, hydra"),
+    "key of that name deleted": (["~trainer"], "~trainer: blitz-eval has no group trainer; expected one of device"),
+}
+
+
+@pytest.mark.parametrize("name", EVAL)
+def test_wrong_override_of_blitz_eval(name, command, tmp_path):
+    overrides, expected = EVAL[name]
+    message = error_of(command, "blitz-eval", "device=cpu", *overrides, f"hydra.run.dir={tmp_path / 'a' / 'b'}")
+    assert expected in message, message
+    assert not (tmp_path / "a").exists()
+
+
+def test_refused_run_leaves_no_directories(refused, tmp_path):
+    refused("device=cpu", "optimizer.lr=-1", f"hydra.run.dir={tmp_path / 'a' / 'b' / 'c'}")
+    assert not (tmp_path / "a").exists()
+
+
+def test_value_of_the_device_by_its_own_key_in_blitz_eval(command, finished, tmp_path):
+    directory = f"hydra.run.dir={tmp_path / 'eval'}"
+    message = error_of(command, "blitz-eval", f"run={finished}", "device.accelerator=abc", directory)
+    assert message.startswith("blitz-eval: device.accelerator=abc: this machine has no abc device"), message
+    assert "eval.yaml" not in message

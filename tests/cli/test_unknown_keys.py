@@ -19,6 +19,11 @@ def explain(text, *others, config_name="train"):
         ("optimizer.amsgrad=true", "optimizer.amsgrad=true: optimizer does not have amsgrad yet; to add it: "
                                    "+optimizer.amsgrad=true"),
         ("optimizer.lr=1", None),
+        ("seed=x", "seed=x: not a valid value; expected a whole number"),
+        ("hydra.run=1", "hydra.run=1: not a valid value; expected a dictionary"),
+        ("+seed=1", "+seed=1: seed is already in the config; expected seed=1"),
+        ("data.classes.10=x", "data.classes.10=x: data.classes is a list, which has no 10; expected data"),
+        ("data.classes.9=x", None),
         ("~optimizer.lr", None),
         ("~optimizer.lr=1", "~optimizer.lr=1: optimizer.lr is 0.003; expected ~optimizer.lr"),
         ("~optimizer", "~optimizer: not the chosen optimizer; expected ~optimizer, or optimizer= one of adam, adamw, "

@@ -1,5 +1,8 @@
 """Checks of values, and of arguments against the signatures of their targets."""
 
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Optional, TypedDict, Union, Unpack
 
 import pytest
@@ -30,6 +33,11 @@ class Example:
         old_style: Optional[Union[int, bool]] = None,  # noqa: UP007, UP045 signatures of libraries have it
         anything: Any = None,
         mixed: int | list[int] = 0,
+        folder: str | Path | None = None,
+        size: Sequence[int] = (),
+        named: Mapping[str, int] | None = None,
+        part: partial[Any] | None = None,
+        implicit: int = None,  # type: ignore[assignment]  # noqa: RUF013 signatures of libraries have it
         bare=None,
     ) -> None: ...
 
@@ -57,9 +65,12 @@ def problem(target=Example, **arguments) -> str:
 @pytest.mark.parametrize(
     "arguments",
     [
-        {"number": 1}, {"number": None}, {"number": "total_steps"}, {"fraction": 1}, {"fraction": 0.5}, {"flag": True},
+        {"number": 1}, {"number": "total_steps"}, {"fraction": 1}, {"fraction": 0.5}, {"flag": True},
         {"text": "x"}, {"mode": "exact"}, {"mode": 3}, {"either": 2}, {"either": "auto"}, {"old_style": True},
-        {"old_style": 2}, {"anything": "x"}, {"anything": [1]}, {"mixed": "x"}, {"mixed": [1]}, {"bare": "x"},
+        {"old_style": 2}, {"anything": "x"}, {"anything": [1]}, {"mixed": 1}, {"mixed": [1]},
+        {"either": None}, {"old_style": None}, {"bare": "x"},
+        {"folder": "a/b"}, {"size": [1]}, {"named": {"a": 1}}, {"part": {"_target_": "builtins.dict"}}, {"part": {}},
+        {"implicit": None},
         {"_partial_": True}, {"_convert_": "all"},
     ],
 )  # fmt: skip
@@ -73,6 +84,13 @@ def test_accepted_arguments(arguments):
         ({"number": "x"}, "group.number=x: not a valid value; expected a whole number"),
         ({"number": 1.5}, "group.number=1.5: not a valid value; expected a whole number"),
         ({"number": True}, "group.number=True: not a valid value; expected a whole number"),
+        ({"number": None}, "group.number=null: not a valid value; expected a whole number"),
+        ({"mixed": True}, "group.mixed=True: not a valid value; expected a whole number, a list"),
+        ({"folder": 1}, "group.folder=1: not a valid value; expected text"),
+        ({"size": "1x1"}, "group.size=1x1: not a valid value; expected a list"),
+        ({"named": [1]}, "group.named=[1]: not a valid value; expected a dictionary"),
+        ({"part": "x"}, "group.part=x: not a valid value; expected an object: a _target_"),
+        ({"part": {"a": 1}}, "group.part={'a': 1}: not a valid value; expected an object: a _target_"),
         ({"fraction": "x"}, "group.fraction=x: not a valid value; expected a number"),
         ({"flag": 1}, "group.flag=1: not a valid value; expected true or false"),
         ({"text": 1}, "group.text=1: not a valid value; expected text"),
@@ -82,11 +100,11 @@ def test_accepted_arguments(arguments):
         ({"old_style": 1.5}, "group.old_style=1.5: not a valid value; expected a whole number, true or false"),
         ({"nubmer": 1}, f"group.nubmer: {__name__}.Example takes no nubmer; did you mean number?"),
         ({"zzz": 1}, f"group.zzz: {__name__}.Example takes no zzz; it takes number, fraction, flag, text, mode, "
-                     "either, old_style, anything, mixed, bare"),
+                     "either, old_style, anything, mixed, folder, size, named, part, implicit, bare"),
     ],
 )  # fmt: skip
 def test_refused_arguments(arguments, message):
-    assert problem(**arguments) == message
+    assert problem(**arguments).removesuffix(" and its arguments") == message
 
 
 def test_keyword_arguments_of_any_name():

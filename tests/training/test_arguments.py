@@ -25,6 +25,18 @@ def test_argument_of_an_object_within_another():
         arguments.build(config, "callback", "b")
 
 
+def test_arguments_that_none_can_be_left_out_of():
+    config = {"model": {"_target_": "torch.nn.Linear", "in_features": 2**62, "out_features": 2}}
+    with pytest.raises(UserError, match=r"^model: torch\.nn\.Linear cannot use in_features=\d+, out_features=2 \("):
+        arguments.build(config, "model")
+
+
+def test_unexpected_arguments():
+    config = {"model": {"_target_": "torch.nn.Linear", "in_features": 2, "out_features": 2, "first": 1, "second": 2}}
+    with pytest.raises(UserError, match=r"^model\.first=1: .* unexpected keyword argument 'first'"):
+        arguments.build(config, "model")
+
+
 class Box:
     def __init__(self, inner: Any) -> None:
         self.inner = inner

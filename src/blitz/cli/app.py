@@ -17,11 +17,12 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, read_write
 
 from blitz.cli import arguments, launch
+from blitz.cli.arguments import DIRECTORIES
 from blitz.cli.errors import explain
+from blitz.cli.groups import check_groups
 from blitz.config.checks import check_values
-from blitz.config.paths import CONFIGS, as_hydra_text, as_override, choices, shorten
+from blitz.config.paths import CONFIGS, as_hydra_text, as_override, shorten
 from blitz.config.schema import register
-from blitz.errors import UserError
 from blitz.process import ranks, signals
 from blitz.runs import lock, overrides
 
@@ -36,7 +37,7 @@ def run(task: Task, config_name: str) -> None:
     """
     register()
     started = None
-    with _exceptions_from_hydra() as show_traceback, _output_that_may_be_closed():
+    with _exceptions_from_hydra() as show_traceback, _output_that_may_fail():
         try:
             sys.argv = [sys.argv[0], *arguments.prepare(f"blitz-{config_name}", sys.argv[1:])]
             started = ranks.launched()
@@ -44,7 +45,11 @@ def run(task: Task, config_name: str) -> None:
                 if job := ranks.broadcast_job():
                     launch.join_job(task, job)
             else:
-                _run_jobs(task, config_name)
+                try:
+                    _run_jobs(task, config_name)
+                finally:
+                    with contextlib.suppress(BrokenPipeError):
+                        _flush_output()
         except BrokenPipeError:  # the reader of the output, such as head, has ended
             sys.exit(1)
         except Exception as error:
@@ -71,8 +76,8 @@ def _exceptions_from_hydra() -> Iterator[bool]:
 
 
 @contextlib.contextmanager
-def _output_that_may_be_closed() -> Iterator[None]:
-    """Replace characters that the terminal cannot show, and end without a traceback if nobody reads the output."""
+def _output_that_may_fail() -> Iterator[None]:
+    """Replace characters that the terminal cannot show, and end without a traceback if the output cannot be written."""
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace" if stream is sys.stdout else "backslashreplace")
@@ -80,23 +85,34 @@ def _output_that_may_be_closed() -> Iterator[None]:
         yield
     finally:
         try:
-            if sys.stdout:
-                sys.stdout.flush()
-        except BrokenPipeError:  # Python would flush again when it exits, and report it
+            _flush_output()
+        except OSError:  # Python would flush again when it exits, and report it
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _run_jobs(task: Task, config_name: str) -> None:
     job = _Job(task, config_name)
     run_dir = _resumed_run(sys.argv[1:])
+    absent = _absent_directories(sys.argv[1:])
     try:
+        check_groups(sys.argv[1:], config_name)
         hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name=config_name)(job)()
     except Exception as error:
         if run_dir is None or job.started:
             raise
         _resume_with_recorded_config(job, run_dir, error)
+    finally:
+        for directory in absent:
+            _remove_if_empty(directory)
     if job.failure is not None:
         raise job.failure
+
+
+def _absent_directories(argv: Sequence[str]) -> list[Path]:
+    """Return the directories, innermost first, that Hydra would have to create for the one that the user names."""
+    names = [value.strip("'\"") for key, _, value in (text.partition("=") for text in argv) if key in DIRECTORIES]
+    paths = [path for name in names for path in (Path(name).absolute(), *Path(name).absolute().parents)]
+    return [path for path in paths if not os.path.exists(path)]  # noqa: PTH110 Path.exists raises for long names
 
 
 def _resumed_run(argv: Sequence[str]) -> Path | None:
@@ -148,7 +164,7 @@ class _Job:
             with lock.hold(run_dir), _recorded(run_dir, always=multirun), signals.ended_by_signals():
                 return self._run(cfg, run_dir)
         except Exception as error:
-            if isinstance(error, OSError) and error.filename is None and not isinstance(error, BrokenPipeError):
+            if isinstance(error, OSError) and error.filename is None and _can_print():
                 error.filename = str(run_dir)
             if created:
                 _remove_if_empty(run_dir)
@@ -172,10 +188,6 @@ class _Job:
             gc.collect()  # trainer, data and callbacks refer to each other and would keep the images in memory
 
     def _run(self, cfg: DictConfig, run_dir: Path) -> Any:
-        for group, choice in HydraConfig.get().runtime.choices.items():
-            if str(choice).startswith("_"):
-                expected = ", ".join(choices(group))
-                raise UserError(f"{group}={choice}: only a part of other configs; expected one of {expected}")
         if "resume" in cfg:
             job = HydraConfig.get()
             resolved = overrides.resolve_job(cfg, run_dir, job.overrides.task)
@@ -207,6 +219,20 @@ def _recorded(run_dir: Path, always: bool) -> Iterator[None]:
             with contextlib.suppress(OSError):  # the disk may be full
                 (run_dir / "error.txt").write_text("".join(traceback.format_exception(error)), encoding="utf-8")
         raise
+
+
+def _can_print() -> bool:
+    """Return whether stdout takes a line. An error of writing to it does not say that it is about stdout."""
+    try:
+        print(flush=True)
+    except OSError:
+        return False
+    return True
+
+
+def _flush_output() -> None:
+    if sys.stdout:
+        sys.stdout.flush()
 
 
 def _remove_if_empty(directory: Path) -> None:

@@ -5,15 +5,19 @@ import os
 import re
 import sys
 from collections.abc import Sequence
+from dataclasses import fields
 from importlib.metadata import version
 from typing import Any, Never
 
 from blitz.config.checks import did_you_mean
 from blitz.config.paths import NOT_TEXT, as_hydra_text
+from blitz.config.schema import EvalConfig, TrainConfig
 from blitz.errors import UserError
 
 DIRECTORIES = ("hydra.run.dir", "hydra.sweep.dir", "output_dir")
 PATHS = (*DIRECTORIES, "resume", "init_from", "reproduce", "run", "checkpoint", "data_root", "data.root")
+
+KEYS = {field.name for schema in (TrainConfig, EvalConfig) for field in fields(schema)} - {"run"}  # --run is an option
 
 FLAG: dict[str, Any] = {"action": "store_true"}
 OPTIONS: dict[tuple[str, ...], dict[str, Any]] = {  # those of Hydra; a test compares them with its usage
@@ -54,6 +58,9 @@ def prepare(program: str, arguments: Sequence[str]) -> list[str]:
         UserError: an option does not exist or lacks its value, a directory is empty, or there is no working directory.
         SystemExit: ``--version`` was asked for.
     """
+    for text in arguments:
+        if text.startswith("-") and text.lstrip("-").partition("=")[0].partition(".")[0] in KEYS:
+            raise UserError(f"{text}: no such option; expected an override without -: {text.lstrip('-')}")
     parser = Parser(add_help=False)
     known = [
         name for names, settings in OPTIONS.items() for name in parser.add_argument(*names, **settings).option_strings
@@ -63,12 +70,8 @@ def prepare(program: str, arguments: Sequence[str]) -> list[str]:
     for text in others:
         if text.startswith("-"):
             raise UserError(f"{text}: no such option; {did_you_mean(text, known) or f'expected one of {expected}'}")
-        if text.partition("=")[0] == "~hydra":
-            raise UserError(
-                f"{text}: blitz needs its settings of Hydra; expected overrides of them, such as hydra.run.dir=DIR"
-            )
     if options.version:
-        print(f"{program} {version('blitz')}")
+        print(f"{program} {version('blitz')}", flush=True)
         sys.exit()
     try:
         os.getcwd()  # noqa: PTH109 Path.cwd() does the same

@@ -1,14 +1,15 @@
 """Explain any failure in one line: the bad value and the valid choices, or the location of a bug."""
 
-import contextlib
+import json
 import re
 import shlex
 import traceback
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+import hydra
+import omegaconf
+from hydra.core.override_parser.types import Override, ValueType
 from hydra.errors import (
     ConfigCompositionException,
     HydraException,
@@ -26,14 +27,13 @@ from omegaconf.errors import (
 from yaml import MarkedYAMLError
 
 from blitz.cli.arguments import DIRECTORIES
+from blitz.cli.composition import parse, refused
 from blitz.cli.origin import config_files, file_and_line, line_with
 from blitz.cli.syntax import explain_syntax
 from blitz.cli.unknown_keys import explain_key
-from blitz.config.checks import REQUIRED, did_you_mean
+from blitz.config.checks import did_you_mean
 from blitz.config.paths import CONFIGS, PROJECT, as_override, choices
-from blitz.errors import UserError
-
-OPTIONAL = ("callback", "schedule", "logger")  # groups that a run can do without
+from blitz.errors import UserError, reason
 
 MERGING = "Error merging override "  # how Hydra begins its message about an override that OmegaConf refuses
 
@@ -44,10 +44,33 @@ def explain(error: BaseException, config_name: str, overrides: Sequence[str]) ->
     Args:
         overrides: the arguments of the command line, or the overrides among them.
     """
-    line = " ".join(_explain(error, config_name, overrides).split())
+    line = _as_typed(" ".join(_explain(error, config_name, overrides).split()), overrides)
     key = re.match(r"([\w.]+)(=|: )", line)
     origin = key and file_and_line(key[1], overrides, config_name)
     return f"{re.sub(r' [(]in [^)]*[)]$', '', line)} ({origin})" if origin else line
+
+
+def _as_typed(line: str, overrides: Sequence[str]) -> str:
+    """Replace the key and value that begin a line by the override that set them.
+
+    A class knows the name of its argument, but neither the text on the command line nor, if the value is interpolated,
+    the key there: the value of ``device.devices`` is that of ``trainer.devices``.
+    """
+    key = line.partition("=")[0]
+    typed = [override for override in parse(overrides) if override.value_type == ValueType.ELEMENT]
+    for override in sorted(typed, key=lambda override: override.key_or_group != key):
+        name, value = override.key_or_group.rpartition(".")[2], override.value()
+        texts = "|".join(map(re.escape, (str(value), json.dumps(value, default=str), _typed_value(override))))
+        start = re.match(rf"([\w.]+\.)?{re.escape(name)}=({texts})(?=[:;, ])", line)
+        if start is None and isinstance(value, str) and value:
+            start = re.match(rf"{re.escape(value)}(?=: )", line)  # a path
+        if start:
+            return f"{override.input_line}{line[start.end() :]}"
+    return line
+
+
+def _typed_value(override: Override) -> str:
+    return str(override.input_line).partition("=")[2]
 
 
 def _explain(error: BaseException, config_name: str, overrides: Sequence[str]) -> str:
@@ -61,23 +84,21 @@ def _explain(error: BaseException, config_name: str, overrides: Sequence[str]) -
         return _explain_choice(error, config_name, overrides)
     if isinstance(error, OverrideParseException):
         return explain_syntax(str(error.override))
-    if isinstance(error, ValueError) and str(error).startswith("Config group override must be"):
-        return _explain_group(error, overrides)
     if isinstance(error, ValueError) and str(error).startswith("Invalid defaults list"):
         return str(error)
     if isinstance(error.__cause__, GrammarParseError) and str(error).startswith(MERGING):
         place = str(error).partition("\n")[0].removeprefix(MERGING)
         return f"{place}: cannot read its interpolation; expected ${{KEY}}, or \\${{ for the text itself"
-    if isinstance(error, ConfigCompositionException):
-        return _explain_composition(error, config_name, overrides)
     if isinstance(error, InterpolationResolutionError):
         return _explain_interpolation(error, overrides)
     if isinstance(error, InstantiationException) and error.__cause__ is not None:  # a bug in a _target_
-        for override in _parse(overrides):
+        for override in parse(overrides):
             key = override.key_or_group
             if override.is_delete() and f"'{key.rpartition('.')[2]}'" in str(error.__cause__):
                 return f"{override.input_line}: {key} is required ({error.__cause__}); expected {key}=VALUE"
         return f"{str(error).partition(':')[0]}: {_explain_bug(error.__cause__)}"
+    if _raised_by_hydra(error) and (line := _explain_composition(error, config_name, overrides)):
+        return line
     if isinstance(error, HydraException | OmegaConfBaseException):
         return _first_lines(error)
     if isinstance(error, UnicodeDecodeError) and (file := _file_that_is_not_utf8(overrides)):
@@ -87,47 +108,40 @@ def _explain(error: BaseException, config_name: str, overrides: Sequence[str]) -
     return _explain_bug(error)
 
 
+def _first_line(error: BaseException) -> str:
+    return str(error).partition("\n")[0]
+
+
 def _first_lines(error: BaseException) -> str:
     lines = (str(cause).partition("\n")[0].rstrip(": ") for cause in (error, error.__cause__) if cause)
     return ": ".join(dict.fromkeys(filter(None, lines))).removeprefix(MERGING)
 
 
 def _explain_bug(error: BaseException) -> str:
-    text = " ".join(str(error).split())
+    text = reason(error) if str(error) else ""
     return f"{type(error).__name__}: {text} ({_location(error)}; HYDRA_FULL_ERROR=1 shows the traceback)"
 
 
 def _explain_choice(error: MissingConfigException, config_name: str, overrides: Sequence[str]) -> str:
-    group, _, choice = str(error.missing_cfg_file).rpartition("/")
+    file = str(error.missing_cfg_file)
+    group, _, choice = file.rpartition("/")
     options = sorted(option for option in error.options or () if not option.startswith("_"))
     if choice == config_name and not group:
         return f"{CONFIGS / choice}.yaml: no such file; expected the config of blitz-{config_name}"
     if not group:
         return f"--config-name={choice}: no such config; expected one of {', '.join(choices(''))}"
     expected = f"{_suggestion(choice, options)}expected one of {', '.join(options)}" if options else "no such group"
-    given = any(override.key_or_group == group for override in _parse(overrides))
-    place = None if given else line_with(rf"\b{re.escape(group)}\b.*\b{re.escape(choice)}\b", overrides)
+    for override in parse(overrides):
+        if file.startswith(f"{override.key_or_group}/"):
+            shown = f"{group}={choice}" if override.is_sweep_override() else override.input_line
+            return f"{shown}: no such choice; {expected}"
+    place = line_with(rf"\b{re.escape(group)}\b.*\b{re.escape(choice)}\b", overrides)
     by = f" ({place})" if place else ""
     return f"{group}={choice}: no such choice; {expected}{by}"
 
 
-def _explain_group(error: BaseException, overrides: Sequence[str]) -> str:
-    """Explain ``optimizer=null`` and ``optimizer={lr:1}``: a group takes the name of a config."""
-    for override in _parse(overrides):
-        group = override.key_or_group
-        if not group:
-            return explain_syntax(str(override.input_line))
-        if (CONFIGS / group).is_dir() and not override.is_delete() and not isinstance(override.value(), str | list):
-            names = choices(group)
-            to_have_none = ""
-            if group not in REQUIRED:
-                way = f"{group}=none" if "none" in names else f"~{group}" if group in OPTIONAL else f"no {group}="
-                to_have_none = f"; to have none: {way}"
-            return f"{override.input_line}: not the name of a config; expected one of {', '.join(names)}{to_have_none}"
-    return _explain_bug(error)
-
-
-def _explain_composition(error: ConfigCompositionException, config_name: str, overrides: Sequence[str]) -> str:
+def _explain_composition(error: BaseException, config_name: str, overrides: Sequence[str]) -> str | None:
+    """Explain the override, or the file, with which the config cannot be composed. Return None if it can be."""
     text = str(error).partition("\n")[0]
     if text.startswith("Ambiguous value"):
         key, _, value = text.partition("'")[2].rstrip("'").partition("=")
@@ -135,23 +149,22 @@ def _explain_composition(error: ConfigCompositionException, config_name: str, ov
             f"{key}={value}: several values, but this is a single run; to run each of them add -m; for a list: "
             f"{shlex.quote(f'{key}=[{value}]')}; as text: {as_override(key, value)}"
         )
-    for override in _parse(overrides):
-        if text.startswith(f"Multiple values for {override.key_or_group}.") and override.is_add():
-            plain = str(override.input_line).lstrip("+")
-            return f"{override.input_line}: {override.key_or_group} is already chosen; expected {plain}"
-    return _explain_key(error, config_name, overrides) or _explain_file(error) or _first_lines(error)
+    found = refused(config_name, overrides)
+    if found and (line := _explain_override(error, *found, config_name)):
+        return line
+    return _explain_file(error) if isinstance(error, ConfigCompositionException) else None
 
 
-def _explain_key(error: ConfigCompositionException, config_name: str, overrides: Sequence[str]) -> str | None:
-    """Explain a key that the config does not have. Return None if the error is about something else."""
-    unknown = isinstance(error.__cause__, ConfigAttributeError | ConfigKeyError)
-    parsed = list(_parse(overrides))
-    for override in parsed:
-        if override.is_delete() or (unknown and _is_at_fault(error, override.key_or_group)):
-            others = [str(other.input_line) for other in parsed if other is not override]
-            if line := explain_key(override, others, config_name):
-                return line
-    return None
+def _explain_override(
+    error: BaseException, override: Override, accepted: Sequence[str], config_name: str
+) -> str | None:
+    """Explain an override that cannot be composed with those before it. None if a file that it chooses is at fault."""
+    key, text = override.key_or_group, override.input_line
+    if (CONFIGS / key).is_dir() and not override.is_delete():
+        return None
+    if line := explain_key(override, accepted, config_name):
+        return line
+    return f"{text}: {_first_line(error.__cause__ or error)}"
 
 
 def _explain_file(error: ConfigCompositionException) -> str | None:
@@ -172,7 +185,7 @@ def _explain_file(error: ConfigCompositionException) -> str | None:
 def _explain_interpolation(error: InterpolationResolutionError, overrides: Sequence[str]) -> str:
     key, reason = getattr(error, "full_key", None), str(error).partition("\n")[0]
     missing = re.match(r"Interpolation key '([^']+)' not found", reason)
-    for override in _parse(overrides):
+    for override in parse(overrides):
         if missing and f"${{{missing[1]}}}" in str(override.input_line):
             return f"{override.input_line}: {reason}; expected a value or the name of another key"
     return f"{key}: its value cannot be resolved ({reason})" if key else _first_lines(error)
@@ -180,11 +193,13 @@ def _explain_interpolation(error: InterpolationResolutionError, overrides: Seque
 
 def _explain_os_error(error: OSError, overrides: Sequence[str]) -> str:
     """Name the override that sets the directory of the run, if it cannot be used."""
-    for override in _parse(overrides):
+    for override in parse(overrides):
         name = override.key_or_group
         if name in DIRECTORIES and str(error.filename) == str(override.value()):
             reason = "it is not a directory" if isinstance(error, FileExistsError) else error.strerror
             return f"{override.input_line}: {reason}; expected a directory that can be created and written"
+    if error.filename is None:  # the job names its run directory
+        return f"stdout: {error.strerror}; expected an output that can be written"
     return f"{error.strerror}: {error.filename}"
 
 
@@ -197,18 +212,11 @@ def _file_that_is_not_utf8(arguments: Sequence[str]) -> Path | None:
     return None
 
 
-def _is_at_fault(error: ConfigCompositionException, key: str) -> bool:
-    """Return whether OmegaConf's error is about ``key`` or one of its parents."""
-    full_key = getattr(error.__cause__, "full_key", None)
-    return full_key is not None and (key == full_key or key.startswith(f"{full_key}."))
-
-
-def _parse(arguments: Sequence[str]) -> Iterator[Override]:
-    """Yield the overrides among the arguments, without options such as ``--cfg job``."""
-    for text in arguments:
-        if not text.startswith("-"):
-            with contextlib.suppress(OverrideParseException):  # the value of an option
-                yield from OverridesParser.create().parse_overrides([text])
+def _raised_by_hydra(error: BaseException) -> bool:
+    """Return whether Hydra or OmegaConf raised an error, of whatever type."""
+    frames = traceback.extract_tb(error.__traceback__)
+    packages = [Path(str(package.__file__)).parent for package in (hydra, omegaconf)]
+    return bool(frames) and any(Path(frames[-1].filename).is_relative_to(package) for package in packages)
 
 
 def _suggestion(name: str, choices: Sequence[str]) -> str:

@@ -31,7 +31,7 @@ def file_and_line(key: str, arguments: Sequence[str], config_name: str) -> str |
 
 def config_files(arguments: Sequence[str], config_name: str = "train") -> Iterator[Path]:
     """Yield the file of ``config_name`` and the files that the arguments choose: ``experiment=mnist``."""
-    for root in (CONFIGS, *_config_dirs(arguments)):
+    for root in (CONFIGS, *config_dirs(arguments)):
         texts = (text.lstrip("+").partition("=") for text in arguments)
         files = (root / group / f"{choice}.yaml" for group, _, choice in texts)
         yield from (file for file in (root / f"{config_name}.yaml", *files) if file.is_file())
@@ -47,7 +47,7 @@ def line_with(pattern: str, arguments: Sequence[str]) -> str | None:
     return found
 
 
-def _config_dirs(arguments: Sequence[str]) -> Iterator[Path]:
+def config_dirs(arguments: Sequence[str]) -> Iterator[Path]:
     """Yield the directories that ``--config-dir`` names."""
     for option, following in itertools.zip_longest(arguments, arguments[1:]):
         name, _, value = option.partition("=")

@@ -8,7 +8,7 @@ from hydra.errors import OverrideParseException
 
 from blitz.config.paths import as_override
 
-KEY = re.compile(r"[+~]{0,2}[\w$@/-]+(\.[\w$@/-]+)*")
+KEY = re.compile(r"[+~]{0,2}[\w$@/-]+(\.[\w$@/-]+)*", re.ASCII)
 FUNCTION = re.compile(r"(choice|range|interval|glob|shuffle|sort|tag|extend_list|int|float|str|bool)\(.*\)")
 PAIRS = {"[": "]", "{": "}", "(": ")"}
 
@@ -20,7 +20,7 @@ def explain_syntax(text: str) -> str:
     if not text.isprintable() or any("\udc80" <= char <= "\udcff" for char in text):
         return f"{start}: it has bytes that this locale cannot decode; expected UTF-8, for example with PYTHONUTF8=1"
     if not equals:
-        pair = re.fullmatch(rf"({KEY.pattern})[:\s]+(\S+)", text)
+        pair = re.fullmatch(rf"({KEY.pattern})[:\s]+(\S+)", text, re.ASCII)
         return f"{start}: it has no =; expected {f'{pair[1]}={pair[3]}' if pair else 'key=value'}"
     if not KEY.fullmatch(key):
         return f"{start}: {key.strip()!r} is not a key; expected names joined by dots, such as optimizer.lr=0.1"

@@ -1,17 +1,14 @@
-"""Explain an override of a key that the config does not have: a misspelling, or a key that must be added."""
+"""Explain an override whose key the config does not have, or has already: a misspelling, or a + too many or few."""
 
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import fields
-from typing import Any
+from typing import Any, get_type_hints
 
-import hydra
-from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.types import Override
-from hydra.errors import HydraException
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
-from blitz.config.checks import did_you_mean, parameters
+from blitz.cli.composition import compose
+from blitz.config.checks import did_you_mean, parameters, type_names
 from blitz.config.paths import CONFIGS, choices
 from blitz.config.schema import EvalConfig, TrainConfig
 
@@ -19,17 +16,20 @@ SCHEMAS: dict[str, Any] = {"train": TrainConfig, "eval": EvalConfig}
 
 
 def explain_key(override: Override, others: Sequence[str], config_name: str) -> str | None:
-    """Return a line about the key of ``override``, or None if the config that ``others`` compose has it."""
+    """Return a line about the key of ``override``, or None if it fits the config that ``others`` compose."""
     key, text = override.key_or_group, str(override.input_line)
-    config = _compose(config_name, others)
+    config = compose(config_name, others)
     parent, name = _missing_part(config, key)
     if name is None:
-        return _explain_deletion(override, config, config_name) if override.is_delete() else None
+        return _explain_known(override, config, config_name)
     node = _select(config, parent)
-    children = [str(child) for child in node if parent or child != "hydra"] if isinstance(node, dict) else []
+    if not isinstance(node, dict):
+        shown = "a list" if isinstance(node, list) else node if isinstance(node, str) else json.dumps(node)
+        return f"{text}: {parent} is {shown}, which has no {name}; expected {parent}=VALUE"
+    children = [str(child) for child in node if parent or child != "hydra"]
     full_name = f"{parent}.{name}" if parent else name
     exact = key == full_name
-    accepted = parameters(node["_target_"]) if exact and isinstance(node, dict) and node.get("_target_") else {}
+    accepted = parameters(node["_target_"]) if exact and node.get("_target_") else {}
     added = f"+{text.lstrip('+')}"
     if name in accepted:
         return f"{text}: {parent} does not have {name} yet; to add it: {added}"
@@ -46,12 +46,18 @@ def explain_key(override: Override, others: Sequence[str], config_name: str) -> 
     elsewhere = [known for known in _keys(config) if known.rpartition(".")[2] == key and not known.startswith("hydra.")]
     if elsewhere:
         return f"{text}: no such key; did you mean {' or '.join(elsewhere[:3])}?"
-    hint = f"; to add a key: {added}" if parent and not override.is_delete() else ""
+    hint = f"; to add a key: {added}" if parent and "/" not in key and not override.is_delete() else ""
     return f"{text}: no such key; {parent or 'the config'} has {', '.join(sorted(children)) or 'no keys'}{hint}"
 
 
-def _explain_deletion(override: Override, config: dict[str, Any], config_name: str) -> str | None:
-    key, text = override.key_or_group, override.input_line
+def _explain_known(override: Override, config: dict[str, Any], config_name: str) -> str | None:
+    key, text = override.key_or_group, str(override.input_line)
+    if override.is_add():
+        return f"{text}: {key} is already in the config; expected {text.lstrip('+')}"
+    if not override.is_delete():
+        annotation = get_type_hints(SCHEMAS[config_name]).get(key, type(_select(config, key)))
+        known = key in config or annotation in (dict, list)
+        return f"{text}: not a valid value; expected {', '.join(type_names(annotation))}" if known else None
     if key not in [field.name for field in fields(SCHEMAS[config_name])]:
         current = _select(config, key)
         return f"{text}: {key} is {current}; expected ~{key}" if override.value() not in (None, "", current) else None
@@ -60,33 +66,27 @@ def _explain_deletion(override: Override, config: dict[str, Any], config_name: s
     return f"{text}: this key cannot be deleted; expected {key}=VALUE"
 
 
-def _compose(config_name: str, overrides: Sequence[str]) -> dict[str, Any]:
-    """Return the config that the overrides compose, or the default one if they are wrong too."""
-    GlobalHydra.instance().clear()
-    with hydra.initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        try:
-            cfg = hydra.compose(config_name, list(overrides), return_hydra_config=True)
-        except (HydraException, OmegaConfBaseException, ValueError):
-            cfg = hydra.compose(config_name, return_hydra_config=True)
-    config = OmegaConf.to_container(cfg)
-    assert isinstance(config, dict)
-    return {str(name): node for name, node in config.items()}
-
-
 def _missing_part(config: Any, key: str) -> tuple[str, str | None]:
     """Return the longest part of a key that exists, and the next name, which does not; None if the key exists."""
     names = key.replace("/", ".").split(".")
     for number, name in enumerate(names):
-        if not isinstance(config, dict) or name not in config:
+        children = _children(config)
+        if name not in children:
             return ".".join(names[:number]), name
-        config = config[name]
+        config = children[name]
     return key, None
 
 
 def _select(config: Any, key: str) -> Any:
     for name in filter(None, key.split(".")):
-        config = config.get(name) if isinstance(config, dict) else None
+        config = _children(config).get(name)
     return config
+
+
+def _children(node: Any) -> dict[str, Any]:
+    """Return the values of a dictionary, or those of a list by their index."""
+    items = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
+    return {str(name): value for name, value in items}
 
 
 def _keys(node: Any, path: str = "") -> Iterator[str]:

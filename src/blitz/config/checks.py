@@ -9,8 +9,9 @@ import os
 import re
 import types
 import typing
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import fields
+from enum import Enum
 from typing import Any, Literal
 
 from hydra.utils import get_object
@@ -28,7 +29,18 @@ DIRECTIONS = ("max", "min")
 STAGES = ("val", "test")
 MAX_PER_CORE = 4  # threads, or processes on the CPU: more of them only wait for each other
 NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-TYPE_NAMES = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
+TYPE_NAMES = {
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    str: "text",
+    list: "a list",
+    dict: "a dictionary",
+    object: "an object: a _target_ and its arguments",
+}
+LISTS = (list, tuple, Sequence, Iterable, Collection)
+VALUES = ("builtins", "typing", "collections", "numbers", "enum", "torch")  # modules of classes that need no _target_
+LARGEST = 2**63  # torch has no larger whole numbers
 
 
 def check_values(cfg: DictConfig) -> None:
@@ -45,6 +57,8 @@ def check_values(cfg: DictConfig) -> None:
     for key, value in leaves(OmegaConf.to_container(cfg, resolve=True)):
         if isinstance(value, float) and math.isnan(value):
             raise UserError(f"{key}=nan: not a number; expected a number")
+        if isinstance(value, int) and not -LARGEST <= value < LARGEST:
+            raise UserError(f"{key}={value}: too large; expected a number with at most 18 digits")
     if "checkpoint" in cfg and (cfg.run is None) == (cfg.checkpoint is None):
         problem = (
             "nothing to evaluate" if cfg.run is None else f"run={cfg.run} and checkpoint={cfg.checkpoint}: two models"
@@ -64,6 +78,7 @@ def check_values(cfg: DictConfig) -> None:
     _check_number(cfg, "trainer.accumulate_grad_batches", int, minimum=1)
     _check_number(cfg, "trainer.gradient_clip_val", float, minimum=0, nullable=True)
     _check_number(cfg, "trainer.log_every_n_steps", int, minimum=0, nullable=True)
+    _check_number(cfg, "trainer.check_val_every_n_epoch", int, minimum=1, nullable=True)
     _check_number(cfg, "threads", int, minimum=1, below=_most_workers() + 1, nullable=True)
     _check_number(cfg, "seed", int, minimum=0, below=2**32, nullable=True)
     for group in ("optimizer", "schedule"):
@@ -94,12 +109,13 @@ def _check_keys(cfg: DictConfig) -> None:
         absent = [key for key in needed if isinstance(node, dict) and node.get(key) is None]
         if absent and (node or group in REQUIRED or _refers([plain["task"]], group)):
             raise UserError(f"{group} has no {absent[0]}; expected {group}= one of {', '.join(choices(group))}")
-    if cfg.resume is None and cfg.reproduce is None:  # in a recorded config the references are resolved
-        _check_used(plain)
 
 
-def _check_used(plain: Mapping[str, Any]) -> None:
+def _check_used(cfg: DictConfig) -> None:
     """Refuse a model, an optimizer or a schedule that nothing refers to: its settings would have no effect."""
+    if cfg.resume is not None or cfg.reproduce is not None:  # in a recorded config the references are resolved
+        return
+    plain: Any = OmegaConf.to_container(cfg)
     unused = [group for group in PARTS if plain.get(group)]
     referring = [node for name, node in plain.items() if name not in PARTS]
     while found := [group for group in unused if _refers(referring, group)]:
@@ -182,9 +198,9 @@ def _check_number(
 
 
 def check_arguments(cfg: DictConfig) -> None:
-    """Refuse an argument whose name or type its ``_target_`` does not accept. Imports the targets.
+    """Refuse an argument whose name or type its ``_target_`` does not accept, and parts that the task does not use.
 
-    An interpolated value is checked only under the key that it refers to.
+    The targets are imported. An interpolated value is checked only under the key that it refers to.
 
     Raises:
         UserError: with the key and the arguments or types that the target accepts.
@@ -202,13 +218,14 @@ def check_arguments(cfg: DictConfig) -> None:
         accepts_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in arguments.values())
         for key, value in node.items():
             if key in arguments:
-                _check_type(f"{path}.{key}", value, arguments[key].annotation)
+                _check_type(f"{path}.{key}", value, arguments[key])
             elif not key.startswith("_") and not accepts_any:
                 accepted = did_you_mean(key, arguments) or f"it takes {', '.join(k for k in arguments if k != 'self')}"
                 raise UserError(f"{path}.{key}: {target} takes no {key}; {accepted}")
         for key, argument in arguments.items() if not {"_partial_", "_args_"} & node.keys() else ():
             if argument.default is argument.empty and argument.kind in NAMED and key not in node:
                 raise UserError(f"{path}.{key} must be given: add +{path}.{key}=VALUE")
+    _check_used(cfg)
 
 
 def parameters(target: str) -> dict[str, inspect.Parameter]:
@@ -264,48 +281,66 @@ def _signature(target: Any) -> Mapping[str, inspect.Parameter]:
             (keys,) = typing.get_args(parameter.annotation)
             del parameters[name]
             for key, annotation in typing.get_type_hints(keys).items():
-                default = parameter.empty if key in keys.__required_keys__ else None
+                default = parameter.empty if key in keys.__required_keys__ else ...
                 parameters[key] = inspect.Parameter(key, parameter.KEYWORD_ONLY, default=default, annotation=annotation)
     return parameters
 
 
-def _check_type(path: str, value: Any, annotation: Any) -> None:
-    accepted = list(_accepted(annotation))
-    if isinstance(value, str | int | float) and not needs_total_steps(value) and _takes_an_object(annotation):
-        raise UserError(f"{path}={value}: not a valid value; expected an object: a _target_ and its arguments")
-    if (
-        value is None
-        or needs_total_steps(value)
-        or not accepted
-        or any(_matches_type(value, kind) for kind in accepted)
-    ):
-        return
-    expected = dict.fromkeys(TYPE_NAMES[kind] if isinstance(kind, type) else str(kind) for kind in accepted)
-    raise UserError(f"{path}={value}: not a valid value; expected {', '.join(expected)}")
+def _check_type(path: str, value: Any, parameter: inspect.Parameter) -> None:
+    is_default = value is None and parameter.default is None
+    # An annotation that is still text holds a name that only type checkers import.
+    unknown = parameter.annotation is parameter.empty or isinstance(parameter.annotation, str)
+    if not (is_default or unknown or needs_total_steps(value) or _matches(value, parameter.annotation)):
+        shown = "null" if value is None else value
+        expected = dict.fromkeys(type_names(parameter.annotation))
+        raise UserError(f"{path}={shown}: not a valid value; expected {', '.join(expected)}")
 
 
-def _takes_an_object(annotation: Any) -> bool:
-    """Return whether an annotation accepts only callables, and torch's and Lightning's classes, which YAML has not."""
+def _matches(value: Any, annotation: Any) -> bool:
+    """Return whether an annotation accepts a value of a config, or whether it accepts more than YAML has."""
+    if isinstance(value, dict) and "_target_" in value:
+        return True
+    if parts := _alternatives(annotation):
+        return any(_matches(value, part) for part in parts)
+    if annotation in (None, types.NoneType):
+        return value is None or value == {}  # such as the empty config of a group
+    kind = _yaml_type(annotation)
+    return kind is None or (kind is not object and _matches_type(value, kind))
+
+
+def type_names(annotation: Any) -> Iterator[str]:
+    """Yield the names of the types, and the literal values, that an annotation accepts."""
+    for part in _alternatives(annotation) or (annotation,):
+        if part not in (None, types.NoneType):
+            kind = _yaml_type(part)
+            yield TYPE_NAMES[kind] if isinstance(kind, type) else str(kind)
+
+
+def _alternatives(annotation: Any) -> tuple[Any, ...]:
+    """Return the parts of a union and the values of a literal, or nothing for any other annotation."""
     if isinstance(annotation, types.UnionType) or typing.get_origin(annotation) is typing.Union:
-        return all(_takes_an_object(part) for part in typing.get_args(annotation) if part is not types.NoneType)
-    origin = typing.get_origin(annotation) or annotation
-    module = str(getattr(origin, "__module__", ""))
-    return origin is Callable or (
-        inspect.isclass(origin) and module.startswith(("torch.nn", "torch.optim", "lightning."))
-    )
+        parts = typing.get_args(annotation)
+        return tuple(inner for part in parts for inner in _alternatives(part) or (part,))
+    return typing.get_args(annotation) if typing.get_origin(annotation) is Literal else ()
 
 
-def _accepted(annotation: Any) -> Iterator[Any]:
-    """Yield the scalar types and literal values that an annotation accepts; nothing if it accepts more than these."""
-    if isinstance(annotation, types.UnionType) or typing.get_origin(annotation) is typing.Union:
-        parts = [list(_accepted(part)) for part in typing.get_args(annotation) if part is not types.NoneType]
-        if all(parts):
-            for part in parts:
-                yield from part
-    elif typing.get_origin(annotation) is Literal:
-        yield from typing.get_args(annotation)
-    elif annotation in TYPE_NAMES:
-        yield annotation
+def _yaml_type(annotation: Any) -> Any:
+    """Return a literal value unchanged, the key of ``TYPE_NAMES`` for a type, and None for a type without one."""
+    if isinstance(annotation, str | int):
+        return annotation
+    origin: Any = typing.get_origin(annotation) or annotation
+    if origin in TYPE_NAMES and origin is not object:
+        return origin
+    if not inspect.isclass(origin):
+        return None
+    if origin in LISTS:
+        return list
+    if origin in (Mapping, MutableMapping) or typing.is_typeddict(origin):
+        return dict
+    if issubclass(origin, os.PathLike):
+        return str
+    is_value = origin.__module__ in VALUES or issubclass(origin, Enum)
+    return None if is_value and origin is not Callable else object
 
 
 def _matches_type(value: Any, kind: Any) -> bool:

@@ -5,6 +5,8 @@ import re
 import shlex
 from pathlib import Path
 
+import yaml
+
 from blitz.errors import UserError
 
 PROJECT = Path(__file__).resolve().parents[3]
@@ -57,6 +59,13 @@ def as_override(key: str, path: str | Path) -> str:
 def as_hydra_text(text: str) -> str:
     """Return ``text`` in single quotes, so that Hydra's grammar reads it as it is written."""
     return "'" + re.sub(r"(\\*)('|$)", lambda found: 2 * found[1] + ("\\'" if found[2] else ""), text) + "'"
+
+
+def groups(config_name: str) -> dict[str, str | None]:
+    """Return the config groups in the defaults list of a config, with their choices."""
+    defaults = yaml.safe_load((CONFIGS / f"{config_name}.yaml").read_text(encoding="utf-8"))["defaults"]
+    found = {name: choice for entry in defaults if isinstance(entry, dict) for name, choice in entry.items()}
+    return {name: choice for name, choice in found.items() if " " not in name}  # not "override hydra/launcher"
 
 
 def choices(group: str) -> list[str]:

@@ -7,10 +7,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from blitz.config.literals import protect
-from blitz.config.paths import CONFIGS, PROJECT, as_text, choices, existing_run
+from blitz.config.paths import PROJECT, as_text, choices, existing_run, groups
 from blitz.errors import UserError
 
 AUTO = "auto"  # resume=auto: resume the run if there is one, otherwise start it
@@ -82,9 +80,7 @@ def sweep_directory(overrides: Sequence[str], default: str) -> str:
 
 def config_groups(config_name: str) -> str:
     """Return one line per config group in the defaults list of a config, with the choices that it accepts."""
-    defaults = yaml.safe_load((CONFIGS / f"{config_name}.yaml").read_text(encoding="utf-8"))["defaults"]
-    groups = {name for entry in defaults if isinstance(entry, dict) for name in entry} - {"hydra"}
-    return "\n".join(f"{name}: {', '.join(choices(name))}" for name in sorted(groups) if " " not in name)
+    return "\n".join(f"{name}: {', '.join(choices(name))}" for name in sorted(groups(config_name)) if name != "hydra")
 
 
 RESOLVERS: dict[str, Callable[..., Any]] = {

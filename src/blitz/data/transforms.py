@@ -13,6 +13,7 @@ from blitz.data.checks import is_number, whole_number
 from blitz.errors import UserError
 
 MODES = {1: "L", 3: "RGB"}
+MAX_SIZE = 16384  # pixels; a single image of this size takes 3 GB as float32
 
 
 def to_tensor(image: Image.Image, channels: int) -> Tensor:
@@ -126,7 +127,7 @@ class Transform:
             raise UserError(f"data.channels={channels}: not a valid number; expected 1 (greyscale) or 3 (RGB)")
         if fit not in FITS:
             raise UserError(f"data.fit={fit}: no such method; expected {', '.join(FITS)}")
-        whole_number("image_size", image_size, 1)
+        whole_number("image_size", image_size, 1, MAX_SIZE)
         self.channels, self.image_size, self.fit = channels, image_size, fit
         self.mean, self.std = (_per_channel(*named, channels) for named in (("mean", mean), ("std", std)))
         for value in (0, 255):
@@ -164,8 +165,9 @@ class Transform:
 
 def _per_channel(name: str, values: Any, channels: int) -> Tensor:
     """Return a mean or standard deviation as float32 ``(1, 1, 1)`` or ``(channels, 1, 1)``."""
+    expected = "1 number" if channels == 1 else f"1 or {channels} numbers"
     if isinstance(values, str) or not isinstance(values, Sequence) or not all(map(is_number, values)):
-        raise UserError(f"data.{name}={values}: not valid; expected a list of 1 or {channels} finite numbers")
+        raise UserError(f"data.{name}={values}: not valid; expected a list of {expected}")
     if len(values) not in (1, channels):
-        raise UserError(f"data.{name}={list(values)}: not a valid number of values; expected 1 or {channels}")
+        raise UserError(f"data.{name}={list(values)}: not a valid number of values; expected {expected}")
     return torch.tensor(values, dtype=torch.float32).reshape(-1, 1, 1)

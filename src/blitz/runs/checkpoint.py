@@ -96,7 +96,7 @@ def checkpoint_file(run_or_checkpoint: str | Path) -> Path:
     if path.is_dir():
         return kept_checkpoint(Run(path))
     if not path.exists():
-        raise UserError(f"{path}: no such run or checkpoint")
+        raise UserError(f"{path}: no such run or checkpoint; expected a run directory or a checkpoint file")
     return path
 
 

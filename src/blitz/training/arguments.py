@@ -21,7 +21,7 @@ from hydra.errors import InstantiationException
 from hydra.utils import get_object
 
 from blitz.config.instantiate import instantiate
-from blitz.errors import UserError
+from blitz.errors import UserError, reason
 
 Config = dict[str, Any]
 Keys = tuple[str, ...]
@@ -68,24 +68,32 @@ def named(
         cause = error.__cause__ if isinstance(error, InstantiationException) and error.__cause__ else error
         if not _from_library(cause):
             raise
-        reason = " ".join(str(cause).split()) or type(cause).__name__
-        for path in suspects(cause) if suspects else _suspects(cause, config):
-            if _names(reason, path[-1], _select(config, path)) or _succeeds_without(path, config, attempt):
+        text = reason(cause)
+        paths = list(suspects(cause) if suspects else _suspects(cause, config))
+        tests: tuple[Callable[[Keys], bool], ...] = (
+            lambda path: f"{path[-1]}={_as_text(_select(config, path))}" in text,
+            lambda path: _names(text, path[-1], _select(config, path)) or _succeeds_without(path, config, attempt),
+            lambda path: f"'{path[-1]}'" in text,
+        )
+        for test in tests:
+            for path in filter(test, paths):
                 key = ".".join(_in_group(config, path))
-                raise UserError(f"{key}={_as_text(_select(config, path))}: {reason}") from error
-        for path, node in _made_later(config):
-            if _raised_in(node["_target_"], cause):
-                arguments = ", ".join(f"{key}={_as_text(value)}" for key, value in node.items() if key[0] != "_")
+                raise UserError(f"{key}={_as_text(_select(config, path))}: {text}") from error
+        for path in sorted({path[:-1] for path in paths}, key=len, reverse=True):  # parts first
+            node = _select(config, path)
+            if "_target_" in node and _raised_in(node["_target_"], cause):
+                plain = {key: value for key, value in node.items() if key[0] != "_" and not isinstance(value, dict)}
+                arguments = ", ".join(f"{key}={_as_text(value)}" for key, value in plain.items())
                 key = ".".join(_in_group(config, (*path, ""))[:-1])
-                raise UserError(f"{key}: {node['_target_']} cannot use {arguments} ({reason})") from error
+                raise UserError(f"{key}: {node['_target_']} cannot use {arguments} ({text})") from error
         raise
 
 
 def _from_library(error: BaseException) -> bool:
-    """Return whether an installed package raised an error. A ``UserError`` already names the key."""
+    """Return whether an installed package refused something. A ``UserError`` already names the key."""
     frames = traceback.extract_tb(error.__traceback__)
     installed = bool(frames) and any(Path(frames[-1].filename).is_relative_to(path) for path in LIBRARIES)
-    return installed and not isinstance(error, UserError)
+    return installed and not isinstance(error, UserError | ImportError)
 
 
 def _names(reason: str, *words: Any) -> bool:

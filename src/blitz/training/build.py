@@ -63,7 +63,7 @@ def trainer(config: Config) -> Trainer:
         _check_directory(config, name, callback)
     callbacks = sorted(named.values(), key=lambda callback: not getattr(callback, "runs_first", False))
     loggers = [_build(config, "logger", name, Logger) for name, node in config["logger"].items() if node]
-    profiler = {} if config["trainer"].get("profiler") else {"profiler": _NoProfiler()}
+    profiler = {} if config["trainer"].get("profiler") is not None else {"profiler": _NoProfiler()}
     # Lightning would add a ModelCheckpoint of its own if there is none.
     checkpoints = any(isinstance(callback, Checkpoint) for callback in callbacks)
     built: Trainer = arguments.build(

@@ -1,0 +1,53 @@
+"""Compose the overrides of a command line again, to find out which of them cannot be composed."""
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import hydra
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import OverrideParseException
+from omegaconf import OmegaConf
+
+from blitz.cli.origin import config_dirs
+from blitz.config.paths import CONFIGS, as_hydra_text
+
+
+def parse(arguments: Sequence[str]) -> Iterator[Override]:
+    """Yield the overrides among the arguments, without options such as ``--cfg job``."""
+    for text in arguments:
+        if not text.startswith("-"):
+            with contextlib.suppress(OverrideParseException):  # the value of an option
+                yield from OverridesParser.create().parse_overrides([text])
+
+
+def compose(config_name: str, overrides: Sequence[str]) -> dict[str, Any]:
+    """Return the config that the overrides compose, with the settings of Hydra and without resolving it."""
+    running = GlobalHydra.instance().hydra
+    GlobalHydra.instance().clear()
+    try:
+        with hydra.initialize_config_dir(str(CONFIGS), version_base="1.3"):
+            cfg = hydra.compose(config_name, list(overrides), return_hydra_config=True)
+    finally:
+        GlobalHydra.instance().hydra = running
+    config: Any = OmegaConf.to_container(cfg)
+    return {str(name): node for name, node in config.items()}
+
+
+def refused(config_name: str, arguments: Sequence[str]) -> tuple[Override, list[str]] | None:
+    """Return the first override that cannot be composed with those before it, and those before it.
+
+    Choices of groups come first, because other overrides refer to their keys. None if no override is at fault.
+    """
+    directories = [as_hydra_text(f"file://{path.absolute()}") for path in config_dirs(arguments)]
+    accepted = [f"hydra.searchpath=[{','.join(directories)}]"] if directories else []
+    for override in sorted(parse(arguments), key=lambda override: not (CONFIGS / override.key_or_group).is_dir()):
+        text = str(override.input_line)
+        try:
+            compose(config_name, [*accepted, text])
+        except Exception:
+            return override, accepted
+        accepted.append(text)
+    return None
