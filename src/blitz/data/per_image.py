@@ -23,6 +23,9 @@ class PerImage:
     The result is a function of seed, epoch and image. It depends neither on the batch nor on the process. Augmentations
     of a whole batch, such as ``Flip`` and ``Translate``, are many times as fast: docs/speed.md has a measurement.
 
+    Images on a GPU are transformed there. Transforms that draw noise for each pixel then draw other noise than on the
+    CPU.
+
     Args:
         transform: takes an image, uint8 ``(channels, size, size)``, and returns one of the same type and shape. It may
             draw from the global random generators of torch, NumPy and Python.
