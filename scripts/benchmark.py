@@ -12,6 +12,7 @@ Timed are:
 
 - training: from the end of the tenth step to the end of the last. Imports, reading data, starting workers and
   validation do not count.
+- flip and translate: ten batches, after one that is not timed.
 - evaluation: the second of two passes.
 - MNIST: the whole second epoch, with training, validation and checkpoint.
 - a folder of images: until its images are in memory.
@@ -48,12 +49,15 @@ from lightning import Callback, LightningModule, Trainer
 from omegaconf import DictConfig
 from rich import box
 from rich.table import Column, Table
+from torchvision.transforms import v2
 from torchvision.transforms.functional import to_pil_image
 
 from blitz.config.paths import CONFIGS, PROJECT
 from blitz.config.schema import register
+from blitz.data.augment import Augmentation, Flip, Translate
 from blitz.data.datamodule import ImageDataModule
 from blitz.data.loader import Split
+from blitz.data.per_image import PerImage
 from blitz.model.net import Net
 from blitz.terminal import console, silence_lightning
 from blitz.training import build
@@ -63,6 +67,7 @@ WARM_UP_STEPS = 10
 TUTORIAL = ("optimizer=sgd", "optimizer.lr=0.001", "optimizer.momentum=0.9", "schedule=constant")
 DENSE_NET = ("model._target_=peers.DenseNet", "~model.in_channels", "~model.num_classes", "~model.image_size")
 AUGMENT = tuple(f"+data.augment.{name}._target_=blitz.data.augment.{name}" for name in ("Flip", "Translate", "Cutout"))
+TORCHVISION = (v2.RandomHorizontalFlip(), v2.RandomCrop(32, padding=2, padding_mode="reflect"))  # Flip and Translate
 BLITZ = (sys.executable, "-m", "blitz.train")
 STRAIGHTFORWARD = (sys.executable, str(Path(peers.__file__)))
 HYDRA_PEER = (sys.executable, str(Path(peers.__file__).with_name("hydra_peer.py")))
@@ -261,6 +266,14 @@ class Benchmark:
             *rows,
             self._training(128, ": ours augmented / ours", *AUGMENT, peer=partial(self.train, 128), at_least=0.9),
             Row(
+                "flip and translate, batch 128: ours / torchvision's transforms, image by image",
+                partial(self.augment, Flip(), Translate(2)),
+                partial(self.augment, *map(PerImage, TORCHVISION)),
+                work=10 * 128,
+                unit="images",
+                threads=(self.threads, self.threads),
+            ),
+            Row(
                 "evaluation: ours / bare loop",
                 self.evaluate,
                 self.evaluate_floor,
@@ -409,6 +422,20 @@ class Benchmark:
         clock = StepClock(self.device, self.steps[batch])
         images, labels = whole(self.splits(self.pictures)["train"])
         peers.floor(Net(self._channels), images, labels, batch, clock.ends[1], clock, self.device)
+        return clock.seconds
+
+    def augment(self, *augmentations: Augmentation) -> float:
+        """Augment ten batches of 128 images of 32x32, after one that is not timed."""
+        clock = Clock(self.device)
+        generator = torch.Generator().manual_seed(0)
+        images = torch.randint(0, 256, (128, 3, 32, 32), dtype=torch.uint8, generator=generator).to(self.device)
+        for batch in range(11):
+            if batch == 1:
+                clock.record()
+            augmented = images
+            for one in augmentations:
+                augmented = one.apply(augmented, one.draw(128, 0, batch).to(self.device))
+        clock.record()
         return clock.seconds
 
     def evaluate(self) -> float:

@@ -35,7 +35,8 @@ ALLOWED: dict[str, set[str]] = {
 }
 KNOWS_HYDRA = {"config", "cli", "sweep", "training", "runs", *SCRIPTS}
 WITHOUT_LIGHTNING = {"model", "optimizer", "config", "process.random_state", "process.ranks", "process.signals",
-                     "data.transforms", "data.augment", "data.seeding", "data.loader", "errors"}  # fmt: skip
+                     "data.transforms", "data.augment", "data.per_image", "data.seeding", "data.loader",
+                     "errors"}  # fmt: skip
 WITHOUT_TORCH_AT_IMPORT = {"errors", "config", "cli", "process.ranks", "process.signals", "runs.overrides", "runs.lock",
                            "runs.compatibility", "sweep", "train", "eval"}  # fmt: skip
 FILES = sorted(SRC.rglob("*.py"))

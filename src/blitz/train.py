@@ -20,7 +20,8 @@ def train(cfg: "DictConfig") -> float | None:
     from lightning import seed_everything
 
     from blitz import terminal
-    from blitz.config.checks import check_arguments
+    from blitz.config.checks import check_arguments, check_used
+    from blitz.config.instantiate import without_pretrained_weights
     from blitz.runs import checkpoint
     from blitz.runs.folder import Run
     from blitz.training import build, results
@@ -29,12 +30,13 @@ def train(cfg: "DictConfig") -> float | None:
 
     terminal.silence_lightning()
     check_arguments(cfg)
+    check_used(cfg)
     config = build.resolve(cfg)
     seed_everything(cfg.seed, verbose=False)
     run = Run(Path(cfg.run_dir))
     trainer = build.trainer(config)
     data = build.data(config)
-    task = build.task(config)
+    task = build.task(without_pretrained_weights(config) if run.saved else config)  # a checkpoint has all weights
     build.setup_data(data, trainer, "fit", "test")
     rehearsal = rehearse(config, trainer, task, data)
     build.check_metrics(config, task, rehearsal)

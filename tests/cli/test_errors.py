@@ -155,14 +155,14 @@ WRONG = {
     "negative clipping": (["trainer.gradient_clip_val=-1"], "trainer.gradient_clip_val=-1: not a valid value"),
     "empty choice": (["optimizer="], "optimizer=: not the name of a config; expected optimizer= one of adam, adamw"),
     "part of other configs": (["data=_base"], "data=_base: not the name of a config; expected data= one of cifar10"),
-    "group deleted": (["~model"], "~model: this group cannot be deleted; expected model= one of net, resnet18"),
+    "group deleted": (["~model"], "model has no _target_; expected model= one of net, resnet18"),
     "device deleted": (["~device"], "~device: this group cannot be deleted; expected device= one of auto, cpu"),
     "typed key deleted": (["~seed"], "~seed: this key cannot be deleted; expected seed=VALUE"),
     "key deleted that another one needs": (["~optimizer.lr"], "schedule.max_lr=${optimizer.lr}: ", "not found"),
     "required argument deleted": (["~data.batch_size"], "~data.batch_size: data.batch_size is required"),
     "deletion of another choice": (
         ["~model=resnet"],
-        "~model=resnet: this group cannot be deleted; expected model= one of net, resnet18",
+        "~model=resnet: not the chosen model; expected ~model, or model= one of net, resnet18",
     ),
     "deletion of another value": (["~optimizer.lr=5"], "optimizer.lr is 0.003; expected ~optimizer.lr"),
     "key of a class that is not in the config": (

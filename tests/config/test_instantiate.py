@@ -52,5 +52,7 @@ def test_pretrained_weights_are_not_fetched():
     assert instantiate(changed["net"]).fc.out_features == 1000
     timm = {"_target_": "timm.create_model", "model_name": "resnet18", "pretrained": True}
     assert without_pretrained_weights([timm]) == [{**timm, "pretrained": False}]
+    blitz = {"_target_": "blitz.model.pretrained.timm_model", "name": "resnet18", "pretrained": "weights.pth"}
+    assert without_pretrained_weights({"net": blitz}) == {"net": {**blitz, "pretrained": False}}
     own = {"_target_": "my.Net", "weights": [1.0, 2.0]}
     assert without_pretrained_weights(own) == own

@@ -7,13 +7,12 @@ from typing import Any
 from hydra.core.override_parser.types import Override, ValueType
 
 from blitz.cli.composition import parse
-from blitz.config.checks import REQUIRED
 from blitz.config.paths import CONFIGS, choices, groups
 from blitz.errors import UserError
 
 NAME = re.compile(r"(?!_)[\w+-][\w.+ -]*(/[\w+-][\w.+ -]*)*|.*\$\{.*")  # of a config, or an interpolation
-NEEDED = (*REQUIRED, "hydra")
-SINGLE = (*NEEDED, "schedule")  # groups whose configs describe one object
+NEEDED = ("trainer", "device", "hydra")
+SINGLE = (*NEEDED, "data", "model", "task", "optimizer", "schedule")  # groups whose configs describe one object
 
 
 def check_groups(arguments: Sequence[str], config_name: str) -> None:

@@ -111,8 +111,12 @@ def _check_keys(cfg: DictConfig) -> None:
             raise UserError(f"{group} has no {absent[0]}; expected {group}= one of {', '.join(choices(group))}")
 
 
-def _check_used(cfg: DictConfig) -> None:
-    """Refuse a model, an optimizer or a schedule that nothing refers to: its settings would have no effect."""
+def check_used(cfg: DictConfig) -> None:
+    """Refuse a model, an optimizer or a schedule that nothing refers to: its settings would have no effect.
+
+    Raises:
+        UserError: with the override that leaves it out.
+    """
     if cfg.resume is not None or cfg.reproduce is not None:  # in a recorded config the references are resolved
         return
     plain: Any = OmegaConf.to_container(cfg)
@@ -198,9 +202,9 @@ def _check_number(
 
 
 def check_arguments(cfg: DictConfig) -> None:
-    """Refuse an argument whose name or type its ``_target_`` does not accept, and parts that the task does not use.
+    """Refuse an argument whose name or type its ``_target_`` does not accept. Imports the targets.
 
-    The targets are imported. An interpolated value is checked only under the key that it refers to.
+    An interpolated value is checked only under the key that it refers to.
 
     Raises:
         UserError: with the key and the arguments or types that the target accepts.
@@ -225,7 +229,6 @@ def check_arguments(cfg: DictConfig) -> None:
         for key, argument in arguments.items() if not {"_partial_", "_args_"} & node.keys() else ():
             if argument.default is argument.empty and argument.kind in NAMED and key not in node:
                 raise UserError(f"{path}.{key} must be given: add +{path}.{key}=VALUE")
-    _check_used(cfg)
 
 
 def parameters(target: str) -> dict[str, inspect.Parameter]:

@@ -6,6 +6,7 @@ import hydra.utils
 
 from blitz.config.literals import protect
 
+BUILDERS = ("torchvision.models.", "timm.", "blitz.model.pretrained.")
 NO_WEIGHTS = {"weights": None, "weights_backbone": None, "pretrained": False}  # arguments of torchvision and timm
 
 
@@ -18,13 +19,13 @@ def instantiate(node: Any) -> Any:
 
 
 def without_pretrained_weights(node: Any) -> Any:
-    """Return a node that builds the same networks of torchvision and timm, but does not fetch pretrained weights."""
+    """Return a node that builds the same networks of torchvision and timm, but reads no pretrained weights."""
     if isinstance(node, list):
         return [without_pretrained_weights(value) for value in node]
     if not isinstance(node, dict):
         return node
     changed = {key: without_pretrained_weights(value) for key, value in node.items()}
-    if str(node.get("_target_")).startswith(("torchvision.models.", "timm.")):
+    if str(node.get("_target_")).startswith(BUILDERS):
         changed |= {key: value for key, value in NO_WEIGHTS.items() if key in node}
     return changed
 

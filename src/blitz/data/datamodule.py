@@ -15,6 +15,7 @@ from torch import Tensor
 from blitz.data.augment import Augmentation
 from blitz.data.checks import fraction, positive, whole_number
 from blitz.data.loader import Images, Loader, Split
+from blitz.data.per_image import PerImage
 from blitz.data.transforms import Transform, stratified_split
 from blitz.errors import UserError
 
@@ -332,6 +333,8 @@ def _augmentations(augment: Any) -> list[Augmentation]:
         for method in ("draw", "apply"):
             if found is not None and not callable(getattr(found, method, None)):
                 raise UserError(f"data.augment.{name}={found}: it has no {method}(); expected an augmentation, or null")
+        if isinstance(found, PerImage):
+            found.key = f"data.augment.{name}"
     return [found for found in (augment or {}).values() if found is not None]
 
 

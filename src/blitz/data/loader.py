@@ -85,6 +85,8 @@ class Loader:
     Args:
         batch_size: number of images in a batch of all processes together.
         rank: index of this process among ``world_size`` processes.
+        augment: in this order. If there are workers, they apply the last augmentation with a true attribute
+            ``in_workers`` and all before it. This process applies the others.
         workers: number of processes that fetch the images. With 0 this process indexes the split, which should then be
             on ``device`` already, unless its images are decoded on demand.
     """
@@ -112,9 +114,10 @@ class Loader:
         self.shuffle = shuffle
         self.seed = seed
         self.augment = augment
+        self._in_workers = _number_in_workers(augment) if workers else 0
         self.epoch = 0
         self._taken = self._start = 0
-        self._rows = _Rows()
+        self._work = _Work()
         self._workers = self._start_workers(workers) if workers else None
 
     @property
@@ -158,7 +161,7 @@ class Loader:
         self._taken, self._start = self._start, 0
         draws = self._draws()
         groups = self._plan()
-        for group, fetched in zip(groups, self._fetch(groups), strict=True):
+        for group, fetched in zip(groups, self._fetch(groups, draws), strict=True):
             for batch in self._prepare(group, *fetched, draws):
                 self._taken += 1
                 yield batch
@@ -185,14 +188,16 @@ class Loader:
         rng = generator(self.seed, "order", self.epoch)
         return (torch.randperm(n, generator=rng) if self.shuffle else torch.arange(n)).to(self.device)
 
-    def _fetch(self, groups: Sequence[Group]) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield the uint8 images and the labels of each group's rows, on the device."""
+    def _fetch(self, groups: Sequence[Group], draws: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield the uint8 images and the labels of each group's rows, on the device. Workers also augment them."""
         if self._workers is None:
             for group in groups:
                 images, labels = self.split.take(group.rows.to(self.split.labels.device))
                 yield images.to(self.device), labels.to(self.device)
             return
-        self._rows.rows = [group.rows.cpu() for group in groups]
+        of_workers = [drawn.cpu() for drawn in draws[: self._in_workers]]
+        rows = [group.rows.cpu() for group in groups]
+        self._work.items = [(part, [drawn[part] for drawn in of_workers]) for part in rows]
         with signals.blocked():  # the workers start in the first epoch, and unblock what ``ignore_signals`` handles
             batches: Iterator[Any] = iter(self._workers)
         for fetched in batches:
@@ -205,8 +210,8 @@ class Loader:
         self, group: Group, images: Tensor, labels: Tensor, draws: Sequence[Tensor]
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """Return the group's batches, augmented and normalized."""
-        for augmentation, drawn in zip(self.augment, draws, strict=True):
-            images = augmentation.apply(images, drawn[group.rows])
+        first = self._in_workers
+        images = _augmented(images, self.augment[first:], [drawn[group.rows] for drawn in draws[first:]])
         n = sum(group.sizes)
         images, labels = normalize(images, self.mean, self.std)[:n], labels[:n]
         return zip(torch.split(images, group.sizes), torch.split(labels, group.sizes), strict=True)
@@ -214,8 +219,8 @@ class Loader:
     def _start_workers(self, workers: int) -> DataLoader[tuple[Tensor, Tensor]]:
         """Return a DataLoader over whole groups whose processes live as long as this loader."""
         return DataLoader(
-            _Dataset(self.split),
-            sampler=self._rows,
+            _Dataset(self.split, self.augment[: self._in_workers]),
+            sampler=self._work,
             batch_size=None,
             num_workers=workers,
             pin_memory=self.device.type == "cuda",
@@ -225,26 +230,44 @@ class Loader:
         )
 
 
-class _Rows(Sampler[Tensor]):
-    """The rows of each group of the current epoch."""
+Work = tuple[Tensor, list[Tensor]]  # rows of the split, and the random parameters of each augmentation for these rows
 
-    rows: Sequence[Tensor] = ()
 
-    def __iter__(self) -> Iterator[Tensor]:
-        return iter(self.rows)
+class _Work(Sampler[Work]):
+    """The work of each group of the current epoch."""
+
+    items: Sequence[Work] = ()
+
+    def __iter__(self) -> Iterator[Work]:
+        return iter(self.items)
 
 
 class _Dataset(Dataset[Any]):
     """The split, in a worker. A UserError is returned: torch would add the worker's traceback to a raised one."""
 
-    def __init__(self, split: Split) -> None:
+    def __init__(self, split: Split, augment: Sequence[Augmentation]) -> None:
         self.split = split
+        self.augment = augment
 
-    def __getitem__(self, rows: Tensor) -> tuple[Tensor, Tensor] | UserError:
+    def __getitem__(self, work: Work) -> tuple[Tensor, Tensor] | UserError:
+        rows, draws = work
         try:
-            return self.split.take(rows)
+            images, labels = self.split.take(rows)
+            return _augmented(images, self.augment, draws), labels
         except UserError as error:
             return error
+
+
+def _number_in_workers(augment: Sequence[Augmentation]) -> int:
+    """Return the number of augmentations up to the last one that workers should apply."""
+    return max((i for i, one in enumerate(augment, start=1) if getattr(one, "in_workers", False)), default=0)
+
+
+def _augmented(images: Tensor, augment: Sequence[Augmentation], draws: Sequence[Tensor]) -> Tensor:
+    """Apply augmentations one after another, each with its random parameters for these images."""
+    for augmentation, drawn in zip(augment, draws, strict=True):
+        images = augmentation.apply(images, drawn)
+    return images
 
 
 def ignore_signals(_: int) -> None:
