@@ -408,7 +408,7 @@ def test_a_signal_to_the_workers_too(tmp_path):
     """SLURM and systemd signal all processes of a job."""
     run, out = tmp_path / "run", tmp_path / "out.txt"
     overrides = ("trainer.max_epochs=1000", "device=cpu", "data.loader=workers", "data.num_workers=2")
-    process = start(*overrides, f"hydra.run.dir={run}", out=out, new_session=True)
+    process = start(*overrides, f"hydra.run.dir={run}", out=out, start_new_session=True)
     while not (run / "checkpoints" / "resume.ckpt").exists():
         time.sleep(0.01)
     os.killpg(process.pid, signal.SIGTERM)
