@@ -30,7 +30,7 @@ train: .venv/ready  ## train and test a model; ARGS="data=mnist optimizer=adam" 
 	$(BIN)/blitz-train $(ARGS)
 
 test: lint  ## run make lint and all tests; ARGS="-k digits" selects tests
-	$(BIN)/python -m pytest -n auto --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder $(ARGS)
 
 lint: .venv/ready  ## run ruff and mypy, and list the private names of libraries that src/ uses
 	$(BIN)/ruff check .

@@ -15,6 +15,8 @@ Each case runs in a fork of this process, which has imported everything. Windows
 """
 
 import argparse
+import gc
+import importlib
 import json
 import os
 import random
@@ -46,6 +48,11 @@ from blitz.config.schema import register
 
 SCRIPTS: dict[str, Callable[[], None]] = {"blitz-train": blitz.train.main, "blitz-eval": blitz.eval.main}
 QUICK = ("device=cpu", "seed=1", "schedule=constant", "trainer.max_epochs=1", "trainer.max_steps=3")
+# Imported once, not in each fork: blitz imports these late.
+LATE = ("blitz.callback.last_checkpoint", "blitz.callback.progress", "blitz.cli.app", "blitz.data.digits",
+        "blitz.data.image_folder", "blitz.logger.tensorboard", "blitz.model.net", "blitz.runs.reproduce",
+        "blitz.runs.resume", "blitz.task.classify", "blitz.terminal", "blitz.training.rehearsal",
+        "blitz.training.results", "blitz.training.tune")  # fmt: skip
 VALUES = ("null", "nan", "inf", "-inf", "-1", "0", "1e30", "99999999999999999999", "''", "abc", "'größe 2'",
           "true", "0.5", "${oc.env:HOME}", r"'\${oc.env:HOME}'", "${nowhere}", "???", "[]", "[1,2]",
           "{a:1}", "'[1'")  # fmt: skip
@@ -250,7 +257,9 @@ def prepare(home: Path) -> list[str]:
             directory.mkdir(parents=True)
             for number in range(count):
                 Image.new("RGB", (20, 20), (red, rng.randrange(200), 250 - red)).save(directory / f"{number}.png")
-    torch.optim.SGD([torch.zeros(1, requires_grad=True)]).step()  # imports the rest of torch once, not in each fork
+    for module in LATE:
+        importlib.import_module(module)
+    torch.optim.SGD([torch.zeros(1, requires_grad=True)]).step()  # imports the rest of torch
     outcome = execute(_new(home, run_dir="run"), home)
     if outcome.status:
         sys.exit(f"the run that the cases start from failed: {outcome.stderr}")
@@ -269,6 +278,7 @@ def fuzz(seed: int, numbers: Sequence[int], verbose: bool = False) -> int:
         home = Path(temporary) / "home"
         template.rename(home)
         keys = prepare(home)
+        gc.freeze()  # no fork writes to these objects, which would copy them
         home.rename(template)  # a run remembers its path, so every case has the same one
         for number in numbers:
             shutil.copytree(template, home)
@@ -283,6 +293,7 @@ def fuzz(seed: int, numbers: Sequence[int], verbose: bool = False) -> int:
                 lines = [" ".join(case.command), *(f"  {line}" for line in found), *(f"  | {line}" for line in stderr)]
                 print(f"case {number}:", "\n".join(lines).replace(str(home), "HOME"), flush=True)
             shutil.rmtree(home)
+    gc.unfreeze()  # nanobind would report the objects as leaked
     return broken
 
 

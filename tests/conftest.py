@@ -22,6 +22,12 @@ from blitz.process.signals import SIGNALS
 
 DATA = PROJECT / "data"
 QUICK = ("trainer.max_epochs=1", "trainer.limit_train_batches=3", "trainer.log_every_n_steps=1")
+TESTS = Path(__file__).parent
+SLOW = (
+    "runs/test_resume.py", "callback/test_last_checkpoint.py", "scripts/test_fuzz.py", "device/test_ddp.py",
+    "cli/test_errors.py", "runs/test_overrides.py", "test_train.py", "cli/test_app.py", "test_contributing.py",
+    "test_doctor.py", "scripts/test_resume_script.py", "sweep/test_launcher.py",
+)  # fmt: skip
 OVERRIDES = ("device=cpu", *QUICK, "seed=1", "schedule=constant", "optimizer=sgd", "optimizer.lr=0.01")
 
 
@@ -31,6 +37,13 @@ def pytest_configure() -> None:
     launchers = [name for name in os.environ if name.startswith("SLURM_")] + ["RANK", "LOCAL_RANK", "WORLD_SIZE"]
     for name in launchers:
         os.environ.pop(name, None)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Start the slowest files first: with ``--dist loadfile`` one process would run them alone at the end."""
+    assert all((TESTS / name).is_file() for name in SLOW)
+    ranks = {name: rank for rank, name in enumerate(SLOW)}
+    items.sort(key=lambda item: ranks.get(item.path.relative_to(TESTS).as_posix(), len(SLOW)))
 
 
 @pytest.fixture(autouse=True)

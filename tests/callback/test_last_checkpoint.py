@@ -289,7 +289,7 @@ def fit(
     made = [make() for make in callbacks]
     trainer = make_trainer(path, [*([last] if last else []), StopAt(stop_at), best, *made], logger=logger, **options)
     file = path / "checkpoints" / "resume.ckpt"
-    val = DataLoader(TensorDataset(*fixed_data()), BATCH)
+    val = DataLoader(TensorDataset(*fixed_data()), SAMPLES // 2 + 1)
     try:
         trainer.fit(module, LOADERS[loader](), val, ckpt_path=file if resume else None)
     except SystemExit as end:

@@ -16,6 +16,7 @@ import torch
 
 from blitz.cli import app
 from blitz.config.paths import PROJECT
+from tests import processes
 from tests.conftest import QUICK, error_of
 
 
@@ -90,9 +91,7 @@ def test_full_disk(kib, file, tmp_path):
     """No file can grow past a limit: first environment.json cannot be written, then no checkpoint can."""
     run = tmp_path / "run"
     limit = f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({kib} * 1024,) * 2)"
-    program = f"{limit}; from blitz.train import main; main()"
-    arguments = [sys.executable, "-c", program, *QUICK, f"hydra.run.dir={run}"]
-    done = subprocess.run(arguments, capture_output=True, text=True, timeout=120)
+    done = processes.run(f"{limit}; {processes.TRAIN}", *QUICK, f"hydra.run.dir={run}")
     assert done.returncode == 1
     assert done.stderr == f"blitz-train: File too large: {run / file}\n"
     if kib == 1:

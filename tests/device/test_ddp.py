@@ -11,8 +11,6 @@ import os
 import re
 import signal
 import socket
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -25,16 +23,15 @@ from torch import distributed
 from torch.utils.data import DataLoader
 
 import blitz.train
-from blitz.config.paths import PROJECT
 from blitz.data.seeding import generator
 from blitz.device.ddp import DDP
 from tests.conftest import call
+from tests.processes import TRAIN, TRAIN_WITH_FORKED_RANKS, start
 
 COMMON = (
     "data.batch_size=647", "data.eval_batch_size=179", "trainer.max_epochs=2", "trainer.log_every_n_steps=1",
     "logger=csv", "+data.augment.translate._target_=blitz.data.augment.Translate",
 )  # fmt: skip
-BLITZ_TRAIN = (sys.executable, "-c", "from blitz.train import main; main()")  # like the console script
 
 
 # -- steps of one process ------------------------------------------------------------------------------------------
@@ -122,13 +119,6 @@ def test_an_empty_part_takes_part_with_zeros_and_is_not_evaluated(fit):
 # -- whole runs ----------------------------------------------------------------------------------------------------
 
 
-def start(command, cwd=PROJECT, **variables):
-    environment = {**os.environ, **variables}
-    return subprocess.Popen(
-        [*command], cwd=cwd, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-
-
 def end(*started):
     """Return standard output and error of each process; all of them must succeed."""
     texts = [process.communicate(timeout=300) for process in started]
@@ -157,7 +147,7 @@ def single(tmp_path_factory):
 def sweep(tmp_path_factory):
     directory = tmp_path_factory.mktemp("sweep")
     overrides = ("-m", *COMMON, "trainer.devices=1,2", "seed=1,2", "device=ddp_cpu", f"hydra.sweep.dir={directory}")
-    (out, err), = end(start([sys.executable, "-m", "blitz.train", *overrides]))  # fmt: skip
+    (out, err), = end(start(TRAIN_WITH_FORKED_RANKS, *overrides))  # fmt: skip
     assert err == ""
     jobs = [path.parent for path in directory.glob("*/metrics.json")]
     found = {(config["trainer"]["devices"], config["seed"]): job for job in jobs for config in [_config(job)]}
@@ -173,7 +163,7 @@ def alone(tmp_path_factory):
         *COMMON, "device=ddp_cpu", "trainer.devices=3", "seed=1", f'hydra.run.dir="{run}"',
         """data.classes=["0 or O",'[1]',"it's","3=3",'4"',"5","6","7","8","9"]""",
     )  # fmt: skip
-    (out, err), = end(start([*BLITZ_TRAIN, *overrides], cwd=directory))  # fmt: skip
+    (out, err), = end(start(TRAIN, *overrides, cwd=directory))  # fmt: skip
     assert err == ""
     return run, out
 
@@ -183,21 +173,10 @@ def two_nodes(tmp_path_factory):
     """Two torchruns of one process each, as on two machines. Only rank 0 reads the command line."""
     directory = tmp_path_factory.mktemp("nodes")
     address = ("--master-addr=127.0.0.1", f"--master-port={free_port()}", "--nnodes=2", "--nproc-per-node=1")
-    torchrun = (sys.executable, "-m", "torch.distributed.run", *address)
+    torchrun = "from torch.distributed.run import main; main()"
     overrides = (*COMMON, "device=ddp_cpu", "trainer.devices=1", "trainer.num_nodes=2", "seed=2")
-    nodes = [
-        start(
-            [
-                *torchrun,
-                f"--node-rank={rank}",
-                "-m",
-                "blitz.train",
-                *overrides,
-                f"hydra.run.dir={directory}/now-${{now:%f}}",
-            ]
-        )
-        for rank in (0, 1)
-    ]
+    command = ("-m", "blitz.train", *overrides, f"hydra.run.dir={directory}/now-${{now:%f}}")
+    nodes = [start(torchrun, *address, f"--node-rank={rank}", *command) for rank in (0, 1)]
     (out, _), (other, _) = end(*nodes)
     assert other == "", "nothing is printed twice"
     (run,) = directory.iterdir()
@@ -208,15 +187,9 @@ def two_nodes(tmp_path_factory):
 def slurm(tmp_path_factory):
     """Two tasks of one node, with the variables that srun sets."""
     directory = tmp_path_factory.mktemp("slurm")
-    command = (
-        *BLITZ_TRAIN,
-        *COMMON,
-        "device=ddp_cpu",
-        "trainer.devices=2",
-        "seed=1",
-        f"hydra.run.dir={directory / 'run'}",
-    )
-    tasks = [start(command, **_slurm(rank), MASTER_PORT=port) for port in [free_port()] for rank in (0, 1)]
+    overrides = (*COMMON, "device=ddp_cpu", "trainer.devices=2", "seed=1", f"hydra.run.dir={directory / 'run'}")
+    port = free_port()
+    tasks = [start(TRAIN, *overrides, env=_slurm(rank) | {"MASTER_PORT": port}) for rank in (0, 1)]
     (out, _), (other, _) = end(*tasks)
     assert other == ""
     return directory / "run", out
@@ -339,7 +312,7 @@ class RaiseOnRank(Callback):
 def test_a_rank_that_raises_ends_the_run(tmp_path):
     run = tmp_path / "run"
     overrides = ("+callback.broken._target_=tests.device.test_ddp.RaiseOnRank", "+callback.broken.rank=1")
-    began = start([sys.executable, "-m", "blitz.train", *COMMON, *overrides, "device=ddp_cpu", f"hydra.run.dir={run}"])
+    began = start(TRAIN_WITH_FORKED_RANKS, *COMMON, *overrides, "device=ddp_cpu", f"hydra.run.dir={run}")
     _out, err = began.communicate(timeout=120)
     assert began.returncode == 1
     assert re.fullmatch(
@@ -356,7 +329,7 @@ linux = pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="finds p
 @pytest.mark.parametrize("when", ["start-up", "mid-epoch"])
 @pytest.mark.parametrize("victim", [0, 1])
 def test_a_rank_that_is_killed_ends_the_run(victim, when, tmp_path):
-    began, ranks = _under_way(tmp_path / "run", when)
+    began, ranks = _under_way(tmp_path / "run", when, TRAIN if when == "start-up" else TRAIN_WITH_FORKED_RANKS)
     os.kill(ranks[victim], signal.SIGKILL)
     killed = time.monotonic()
     _out, err = began.communicate(timeout=60)
@@ -398,11 +371,11 @@ def test_three_processes_resume_bit_for_bit(tmp_path):
     overrides = ("device=ddp_cpu", "trainer.devices=3", "seed=1", "trainer.max_epochs=1", "logger=csv",
                  "callback.last.every_n_steps=5", "callback.last.time_share=null")  # fmt: skip
     kill = (f"+callback.kill._target_={__name__}.KillAt", "+callback.kill.step=23")
-    end(start([*BLITZ_TRAIN, *overrides, f"hydra.run.dir={whole}"]))
-    killed = start([*BLITZ_TRAIN, *overrides, *kill, f"hydra.run.dir={run}"], PYTHONPATH=str(PROJECT))
+    end(start(TRAIN_WITH_FORKED_RANKS, *overrides, f"hydra.run.dir={whole}"))
+    killed = start(TRAIN_WITH_FORKED_RANKS, *overrides, *kill, f"hydra.run.dir={run}")
     _out, err = killed.communicate(timeout=120)
     assert err == "blitz-train: rank 0 was killed by SIGKILL\n"
-    ((out, _err),) = end(start([*BLITZ_TRAIN, f"resume={run}"], PYTHONPATH=str(PROJECT)))
+    ((out, _err),) = end(start(TRAIN_WITH_FORKED_RANKS, f"resume={run}"))
     assert re.search(r"^resumed +after step (?!0)", out, re.MULTILINE)
     assert (run / "metrics.csv").read_bytes() == (whole / "metrics.csv").read_bytes()
     assert _metrics(run) == _metrics(whole)
@@ -416,11 +389,7 @@ def test_a_signal_to_all_processes_while_workers_fetch(line, tmp_path):
     """SLURM and systemd signal all processes of a job; the first line is printed before the workers start."""
     run = tmp_path / "run"
     overrides = ("device=ddp_cpu", "trainer.max_epochs=10000", "data.loader=workers", f"hydra.run.dir={run}")
-    command = [*BLITZ_TRAIN, *overrides]
-    began = subprocess.Popen(
-        command, cwd=PROJECT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
-        env=os.environ | {"PYTHONUNBUFFERED": "1"},
-    )  # fmt: skip
+    began = start(TRAIN_WITH_FORKED_RANKS, *overrides, env={"PYTHONUNBUFFERED": "1"}, start_new_session=True)
     assert began.stdout is not None
     assert any(re.match(line, text) for text in began.stdout)
     os.killpg(began.pid, signal.SIGTERM)
@@ -433,7 +402,7 @@ def test_a_signal_to_all_processes_while_workers_fetch(line, tmp_path):
 @linux
 def test_workers_end_with_a_rank_that_is_killed(tmp_path):
     overrides = ("device=ddp_cpu", "trainer.max_epochs=10000", "data.loader=workers", f"hydra.run.dir={tmp_path}/run")
-    began = start([*BLITZ_TRAIN, *overrides])
+    began = start(TRAIN, *overrides)
     assert any(re.match(" +1/10000 ", text) for text in began.stdout)
     ranks = _ranks(began.pid)
     workers = [int(pid) for rank in ranks for pid in Path(f"/proc/{rank}/task/{rank}/children").read_text().split()]
@@ -448,10 +417,10 @@ def test_workers_end_with_a_rank_that_is_killed(tmp_path):
     began.communicate(timeout=30)
 
 
-def _under_way(run, when):
+def _under_way(run, when, program=TRAIN):
     """Return a long run of two processes, and its processes by rank."""
     overrides = ("device=ddp_cpu", "trainer.max_epochs=10000", "seed=0", f"hydra.run.dir={run}")
-    began = start([sys.executable, "-m", "blitz.train", *overrides])
+    began = start(program, *overrides)
     deadline = time.monotonic() + 60
     while len(ranks := _ranks(began.pid)) < 2 and time.monotonic() < deadline:
         time.sleep(0.02)
@@ -462,7 +431,7 @@ def _under_way(run, when):
 
 def _ranks(pid):
     children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    return [int(child) for child in children if b"spawn_main" in _proc(child, "cmdline")]
+    return [int(child) for child in children if b"resource_tracker" not in _proc(child, "cmdline")]
 
 
 def _alive(pid):
@@ -491,8 +460,8 @@ def _proc(pid, name):
 )
 def test_a_wrong_number_of_processes_is_refused(overrides, answer, tmp_path):
     """Only rank 0 says so, and the other ranks do not wait for it."""
-    command = (*BLITZ_TRAIN, *overrides, f"hydra.run.dir={tmp_path / 'run'}")
-    tasks = [start(command, **_slurm(rank), MASTER_PORT=port) for port in [free_port()] for rank in (0, 1)]
+    run_dir, port = f"hydra.run.dir={tmp_path / 'run'}", free_port()
+    tasks = [start(TRAIN, *overrides, run_dir, env=_slurm(rank) | {"MASTER_PORT": port}) for rank in (0, 1)]
     (_, err), (_, other) = (task.communicate(timeout=60) for task in tasks)
     assert answer in err.splitlines()[-1]
     assert (tasks[0].returncode, other) == (1, "")

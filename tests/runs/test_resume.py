@@ -14,6 +14,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -22,13 +23,10 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 
 from blitz.config.paths import PROJECT
+from tests import processes
 from tests.conftest import contents
+from tests.processes import TRAIN, TRAIN_WITH_FORKED_RANKS
 
-BLITZ_TRAIN = (sys.executable, "-m", "blitz.train")
-ENVIRONMENT = os.environ | {
-    "PYTHONUNBUFFERED": "1",
-    "PYTHONPATH": os.pathsep.join((str(PROJECT), str(PROJECT / "src"))),
-}
 OFTEN = ("callback.last.every_n_steps=5", "callback.last.time_share=null")
 POSIX = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no signals that a process could handle")
 # A run with dropout, augmentation, a schedule, accumulation, validation within epochs, early stopping that does not
@@ -40,7 +38,7 @@ FULL = (
     "+data.augment.flip._target_=blitz.data.augment.Flip", "+data.augment.cutout._target_=blitz.data.augment.Cutout",
 )  # fmt: skip
 CONSTANT = ("schedule=constant", "seed=1", "logger=[tensorboard,csv]", "data.batch_size=64")
-started: list[subprocess.Popen[bytes]] = []
+started: list[processes.Process] = []
 
 
 def dropping(p: float, **arguments: int) -> torch.nn.Module:
@@ -58,21 +56,14 @@ def slow_in_eval(**arguments: int) -> torch.nn.Module:
     return net
 
 
-def start(*overrides: object, out: Path, new_session: bool = False) -> subprocess.Popen[bytes]:
-    command = [*BLITZ_TRAIN, *map(str, overrides)]
+def start(*overrides: object, out: Path, program: str = TRAIN, **options: bool) -> processes.Process:
     with out.open("wb") as file:
-        process = subprocess.Popen(
-            command, stdout=file, stderr=subprocess.STDOUT, env=ENVIRONMENT, cwd=out.parent,
-            start_new_session=new_session, preexec_fn=_heed_signals if sys.platform != "win32" else None,
+        process = processes.start(
+            program, *overrides, cwd=out.parent, env={"PYTHONUNBUFFERED": "1"}, stdout=file.fileno(),
+            stderr=subprocess.STDOUT, **options,
         )  # fmt: skip
     started.append(process)
     return process
-
-
-def _heed_signals() -> None:
-    """Undo what a shell does to background jobs: tests there would start processes that ignore Ctrl-C."""
-    for name in ("SIGINT", "SIGQUIT", "SIGHUP"):
-        signal.signal(signal.Signals[name], signal.SIG_DFL)
 
 
 @pytest.fixture(autouse=True)
@@ -85,13 +76,13 @@ def _end_processes():
             process.kill()
 
 
-def complete(*overrides: object, out: Path) -> str:
-    process = start(*overrides, out=out)
+def complete(*overrides: object, out: Path, program: str = TRAIN) -> str:
+    process = start(*overrides, out=out, program=program)
     assert process.wait(300) == 0, out.read_text()
     return out.read_text()
 
 
-def interrupted(run: Path, *overrides: object, by: str, saves: int) -> list[int]:
+def interrupted(run: Path, *overrides: object, by: str, saves: int, **how: Any) -> list[int]:
     """End the run at a random moment after a few saves, resume it, and so on. Return the exit statuses."""
     statuses: list[int] = []
     number = signal.Signals[by]
@@ -100,7 +91,7 @@ def interrupted(run: Path, *overrides: object, by: str, saves: int) -> list[int]
     while not statuses or statuses[-1] != 0:
         out = run.parent / f"{run.name}-{len(statuses)}.txt"
         seen, left, delay = _stamp(last), rng.randint(1, saves), rng.uniform(0, 0.01)
-        process = start(*(overrides if not statuses else ("resume=" + str(run),)), out=out)
+        process = start(*(overrides if not statuses else ("resume=" + str(run),)), out=out, **how)
         while process.poll() is None and left:
             time.sleep(0.002)
             if (stamp := _stamp(last)) != seen:
@@ -165,7 +156,8 @@ def _points(run: Path) -> list[tuple[str, int, float]]:
 
 
 def run_uninterrupted(directory: Path, device: str) -> Path:
-    complete(*FULL, *OFTEN, f"device={device}", f"hydra.run.dir={directory / 'run'}", out=directory / "out.txt")
+    overrides = (*FULL, *OFTEN, f"device={device}", f"hydra.run.dir={directory / 'run'}")
+    complete(*overrides, out=directory / "out.txt", program=TRAIN_WITH_FORKED_RANKS)
     return directory / "run"
 
 
@@ -181,11 +173,13 @@ def uninterrupted_ddp(tmp_path_factory):
 
 
 @POSIX
+@pytest.mark.parametrize("fork", [True, False], ids=["forks", "new processes"])
 @pytest.mark.parametrize("by", ["SIGKILL", "SIGTERM"])
-def test_a_chain_of_kills(by, uninterrupted, tmp_path):
+def test_a_chain_of_kills(by, fork, uninterrupted, tmp_path):
+    """New processes take longer to start, so they are killed less often."""
     run = tmp_path / "run"
-    kills, saves = {"SIGKILL": (5, 5), "SIGTERM": (4, 8)}[by]
-    statuses = interrupted(run, *FULL, *OFTEN, "device=cpu", f"hydra.run.dir={run}", by=by, saves=saves)
+    kills, saves = {"SIGKILL": (5, 5), "SIGTERM": (4, 8)}[by] if fork else (2, 14)
+    statuses = interrupted(run, *FULL, *OFTEN, "device=cpu", f"hydra.run.dir={run}", by=by, saves=saves, fork=fork)
     assert len(statuses) > kills
     same(run, uninterrupted)
     tags = EventAccumulator(str(run)).Reload().Tags()["scalars"]
@@ -193,11 +187,13 @@ def test_a_chain_of_kills(by, uninterrupted, tmp_path):
 
 
 @POSIX
+@pytest.mark.parametrize("fork", [True, False], ids=["forks", "new processes"])
 @pytest.mark.parametrize("by", ["SIGKILL", "SIGTERM"])
-def test_a_chain_of_kills_of_two_processes(by, uninterrupted_ddp, tmp_path):
+def test_a_chain_of_kills_of_two_processes(by, fork, uninterrupted_ddp, tmp_path):
     run, often = tmp_path / "run", ("callback.last.every_n_steps=20", "callback.last.time_share=null")
     overrides = (*FULL, *often, "device=ddp_cpu", f"hydra.run.dir={run}")
-    assert len(interrupted(run, *overrides, by=by, saves=2)) > 3
+    kills, saves, program = (3, 2, TRAIN_WITH_FORKED_RANKS) if fork else (2, 3, TRAIN)
+    assert len(interrupted(run, *overrides, by=by, saves=saves, fork=fork, program=program)) > kills
     same(run, uninterrupted_ddp)
 
 
@@ -347,9 +343,7 @@ def test_a_full_disk_leaves_the_previous_checkpoint(copy, uninterrupted, command
     last = copy / "checkpoints" / "resume.ckpt"
     before = last.read_bytes()
     limit = f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({len(before) // 2},) * 2)"
-    program = f"{limit}; from blitz.train import main; main()"
-    arguments = [sys.executable, "-c", program, f"resume={copy}"]
-    done = subprocess.run(arguments, capture_output=True, text=True, timeout=120, env=ENVIRONMENT)
+    done = processes.run(f"{limit}; {TRAIN}", f"resume={copy}")
     assert done.returncode == 1
     assert done.stderr == f"blitz-train: File too large: {copy / 'checkpoints' / 'resume-next.ckpt'}\n"
     assert last.read_bytes() == before
@@ -414,7 +408,7 @@ def test_a_signal_to_the_workers_too(tmp_path):
     """SLURM and systemd signal all processes of a job."""
     run, out = tmp_path / "run", tmp_path / "out.txt"
     overrides = ("trainer.max_epochs=1000", "device=cpu", "data.loader=workers", "data.num_workers=2")
-    process = start(*overrides, f"hydra.run.dir={run}", out=out, new_session=True)
+    process = start(*overrides, f"hydra.run.dir={run}", out=out, start_new_session=True)
     while not (run / "checkpoints" / "resume.ckpt").exists():
         time.sleep(0.01)
     os.killpg(process.pid, signal.SIGTERM)
@@ -498,7 +492,7 @@ def test_a_damaged_checkpoint_is_not_kept_as_the_previous_one(copy, command, uni
         "def replace(a, b): (b.name == 'resume.ckpt' and os._exit(9)); return move(a, b)\n"
         "Path.replace = replace; from blitz.train import main; main()"
     )
-    assert subprocess.run([sys.executable, "-c", rename, f"resume={copy}"], env=ENVIRONMENT).returncode == 9
+    assert processes.run(rename, f"resume={copy}").returncode == 9
     command("blitz-train", f"resume={copy}")
     same(copy, uninterrupted)
 
@@ -525,6 +519,7 @@ def test_a_signal_in_the_test(device, tmp_path):
         *slow,
         f'hydra.run.dir="{run}"',
         out=out,
+        program=TRAIN_WITH_FORKED_RANKS,
     )
     while "trained in" not in out.read_text():
         assert process.poll() is None, out.read_text()
@@ -545,7 +540,8 @@ def test_interrupts(times, device, tmp_path):
     """The first saves; the second ends at once. A terminal sends them to all processes of its group."""
     run, out = tmp_path / "run", tmp_path / "out.txt"
     overrides = ("trainer.max_epochs=1000", f"device={device}", f"hydra.run.dir={run}")
-    process = start(*overrides, out=out, new_session=True)
+    program = TRAIN if times == 1 else TRAIN_WITH_FORKED_RANKS
+    process = start(*overrides, out=out, program=program, start_new_session=True)
     while not (run / "checkpoints" / "resume.ckpt").exists():
         time.sleep(0.01)
     for _ in range(times):
@@ -696,9 +692,7 @@ def test_no_space_for_the_new_records(finished, tmp_path):
     run = Path(shutil.copytree(finished, tmp_path / "run"))
     before = contents(run)
     limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (500,) * 2)"
-    program = f"{limit}; from blitz.train import main; main()"
-    arguments = [sys.executable, "-c", program, f"resume={run}", "trainer.max_epochs=2"]
-    done = subprocess.run(arguments, capture_output=True, text=True, timeout=120, env=ENVIRONMENT)
+    done = processes.run(f"{limit}; {TRAIN}", f"resume={run}", "trainer.max_epochs=2")
     assert (done.returncode, done.stderr) == (1, f"blitz-train: File too large: {run / 'environment.json'}\n")
     assert contents(run) == before
 

@@ -12,6 +12,7 @@ import pytest
 
 from blitz.cli import app
 from blitz.sweep import launcher
+from tests import processes
 from tests.conftest import QUICK, contents, error_of
 
 
@@ -21,8 +22,7 @@ def sweep(tmp_path_factory):
     directory = tmp_path_factory.mktemp("sweep") / "sweep"
     grid = ["optimizer=sgd,adam", "optimizer.lr=0.01,1e30"]
     arguments = ["-m", "device=cpu", *grid, "seed=1", "schedule=constant", *QUICK, f"hydra.sweep.dir={directory}"]
-    command = [sys.executable, "-m", "blitz.train", *arguments]
-    return directory, subprocess.run(command, capture_output=True, text=True, timeout=600)
+    return directory, processes.run(processes.TRAIN, *arguments, timeout=600)
 
 
 def test_failed_jobs_do_not_stop_the_others(sweep):
