@@ -42,7 +42,8 @@ class _UnevenParts(ParallelStrategy):
     """
 
     def __init__(self, **options: Any) -> None:
-        self._static_graph = options.get("static_graph", False)
+        # torch would take the empty step's graph for that of all steps, or arranges the buckets only once.
+        self._keeps_buckets = options.get("static_graph", False) or options.get("find_unused_parameters", False)
         self.timeout = options.setdefault("timeout", default_pg_timeout)
         # If nobody started the processes, as in a notebook, Lightning finds the environment by itself.
         super().__init__(cluster_environment=TorchElasticEnvironment() if ranks.launched() else None, **options)
@@ -130,7 +131,7 @@ class DDP(_UnevenParts, DDPStrategy):
         in another order than the same step of an uninterrupted one.
         """
         super().on_train_start()
-        if not self._static_graph:  # torch would take the empty step's graph for that of all steps
+        if not self._keeps_buckets:
             output: Any = self.empty_step()
             output.backward()
             assert self.model is not None
