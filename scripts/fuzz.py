@@ -1,17 +1,17 @@
-"""Run valid commands with random mistakes in them, and check what blitz promises about mistakes.
+"""Put random mistakes into valid commands, and check that blitz reports them and loses nothing.
 
     python scripts/fuzz.py --cases 100 --seed 0
     python scripts/fuzz.py --seed 0 --case 17        # repeat one case
 
-A case is a quick run on the digits or on a small image folder, or a command on a finished run. One thing in it is
-changed: a value, a key, a choice, the bytes of an image or of a file of the run, the name of a class, or the directory.
+A case is a quick run on the digits or on a small image folder, or a command on a finished run. It has one mistake: in a
+value, a key, a choice, the bytes of an image or of a file of the run, the name of a class, or the directory.
 The rules:
 
 - The status is 0 or 1. With 1, stderr holds one line that begins with the name of the program.
 - A refused run leaves no directory behind. A refused command changes no file that existed before.
-- metrics.json is valid JSON, and no process outlives its program.
+- metrics.json is valid JSON, and no child process outlives the command.
 
-Each case runs in a fork of this process, which has imported everything. Windows has no fork.
+Each case runs in a fork of this process, which has already imported everything. This does not work on Windows.
 """
 
 import argparse
@@ -58,7 +58,7 @@ VALUES = ("null", "nan", "inf", "-inf", "-1", "0", "1e30", "99999999999999999999
           "{a:1}", "'[1'")  # fmt: skip
 NAMES = ("${oc.env:HOME}", "???", "007", "null", "a b", "größe", "x=y", "[1,2]", "a'b", "-", "~", "a\u0085b")
 TIMEOUT = 60  # seconds
-BEGUN = ("the loss is", "/loss is")  # messages about a run that has rightly begun
+BEGUN = ("the loss is", "/loss is")  # errors of a run that was right to begin
 
 
 class Case(NamedTuple):
@@ -75,7 +75,7 @@ class Outcome(NamedTuple):
 
 
 def make_case(rng: random.Random, home: Path, keys: Sequence[str]) -> Case:
-    """Return a random case whose files are below ``home``, which holds ``run`` and ``images``."""
+    """Return a random case. Its files are in ``home``, which holds a finished ``run`` and ``images``."""
     kinds = {_value: 8, _key: 3, _choice: 1, _image: 3, _class: 1, _file_of_run: 5, _directory: 1}
     (kind,) = rng.choices(list(kinds), list(kinds.values()))
     return kind(rng, home, keys)
@@ -193,7 +193,7 @@ def execute(case: Case, home: Path) -> Outcome:
 
 
 def _status(command: Sequence[str]) -> int:
-    """Call the console script and return its exit status, as Python's own start-up does."""
+    """Call the console script and return its exit status, as the interpreter would."""
     sys.argv = [command[0], *(_unquoted(text) for text in command[1:])]
     status = 0
     try:
@@ -211,7 +211,7 @@ def _status(command: Sequence[str]) -> int:
 
 
 def _unquoted(text: str) -> str:
-    """Undo the quotes for the shell, which does not read this command."""
+    """Remove the quotes for the shell, because no shell reads this command."""
     return shlex.split(text)[0] if text[:1] == "'" else text
 
 
@@ -249,7 +249,7 @@ def _refuse(constant: str) -> None:
 
 
 def prepare(home: Path) -> list[str]:
-    """Create an image folder and a finished run. Return the keys of a run's config, which the cases change."""
+    """Create an image folder and a finished run. Return the config keys that the cases change."""
     rng = random.Random(0)
     for split, count in (("train", 8), ("test", 3)):
         for red, name in ((250, "apple"), (20, "blueberry")):
@@ -270,7 +270,7 @@ def prepare(home: Path) -> list[str]:
 
 
 def fuzz(seed: int, numbers: Sequence[int], verbose: bool = False) -> int:
-    """Run the cases of these numbers and print those that break a rule. Return how many do."""
+    """Run the cases with these numbers and print those that break a rule. Return their count."""
     broken = 0
     with tempfile.TemporaryDirectory() as temporary:
         template = Path(temporary) / "template"
@@ -279,7 +279,7 @@ def fuzz(seed: int, numbers: Sequence[int], verbose: bool = False) -> int:
         template.rename(home)
         keys = prepare(home)
         gc.freeze()  # no fork writes to these objects, which would copy them
-        home.rename(template)  # a run remembers its path, so every case has the same one
+        home.rename(template)  # a run records its path, so all cases use the same path
         for number in numbers:
             shutil.copytree(template, home)
             case = make_case(random.Random(f"{seed} {number}"), home, keys)

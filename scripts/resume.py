@@ -85,16 +85,15 @@ SHAPES = {
     "a plain DataLoader": ("data._target_=resume.PlainDigits",),
     "a callback that sets values by epoch": ("+callback.by_epoch._target_=resume.SetByEpoch", "trainer.max_epochs=3"),
 }  # fmt: skip
-FEW = dict.fromkeys(
-    (name for name in SHAPES if "processes" in name), 6
-)  # kill points: each starts Python several times
-# Moments of a save: half of the file is written; all of it, but not renamed; resume.ckpt is renamed to
+# Number of kill points of slow configurations: each kill point starts several Python processes.
+FEW = dict.fromkeys((name for name in SHAPES if "processes" in name), 6)
+# Moments of a save: half of the file is written; the file is complete, but not renamed; resume.ckpt is renamed to
 # resume-previous.ckpt, but resume-next.ckpt not yet to resume.ckpt; the save is complete.
 SAVING = ("half", "written", "between", "after")
 
 
 class PlainDigits(Digits):
-    """The digits from a DataLoader of torch that shuffles them."""
+    """The digits, loaded by a shuffling DataLoader of torch."""
 
     def train_dataloader(self) -> Any:
         images, labels = map(torch.cat, zip(*super().train_dataloader(), strict=True))

@@ -16,7 +16,7 @@ class UserError(ValueError):
 
 
 class RunExistsError(UserError):
-    """A directory that already holds a run, which is never overwritten."""
+    """The directory of a new run already holds a run. Runs are never overwritten."""
 
 
 class DivergenceError(UserError, FloatingPointError):

@@ -37,7 +37,7 @@ def silence_lightning() -> None:
         "Total length of `list`",
         "You requested to overfit",
         ".*AMP with fp16 is not supported on CPU",  # build.trainer refuses this precision
-        ".*could not find the monitored key",  # the training ended before a validation: results.py validates then
+        ".*could not find the monitored key",  # training ended before any validation: results.py then validates
         "It is recommended to use `self.log",  # sync_dist: the metrics are already reduced over the ranks
     ):
         warnings.filterwarnings("ignore", message)
@@ -53,7 +53,7 @@ def _show_own_warning(
     file: TextIO | None = None,
     line: str | None = None,
 ) -> None:
-    """Print a warning that the project's code causes, and hide those that libraries cause by themselves."""
+    """Print a warning that is attributed to a file of the project. Hide those of libraries."""
     if Path(filename).is_relative_to(PROJECT) and not Path(filename).is_relative_to(sys.prefix):
         (file or sys.stderr).write(warnings.formatwarning(message, category, filename, lineno, line))
 

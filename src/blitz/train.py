@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def train(cfg: "DictConfig") -> float | None:
-    """Run one job in ``cfg.run_dir``. Return ``cfg.optimized_metric`` of the checkpoint that the run keeps."""
+    """Run one job in ``cfg.run_dir``. Return ``cfg.optimized_metric`` of the tested checkpoint."""
     # Imported here, so that --help, tab completion and a wrong override do not wait for torch.
     from lightning import seed_everything
 
@@ -40,7 +40,7 @@ def train(cfg: "DictConfig") -> float | None:
     build.setup_data(data, trainer, "fit", "test")
     rehearsal = rehearse(config, trainer, task, data)
     build.check_metrics(config, task, rehearsal)
-    if not (cfg.resume or cfg.reproduce):  # what an earlier version has begun stays as it was
+    if not (cfg.resume or cfg.reproduce):  # runs of earlier versions keep their schedule
         build.check_schedule(config, rehearsal.optimizers)
     tune(task, config, on_cpu=trainer.strategy.root_device.type == "cpu")  # threads, memory format, compile: speed only
     if cfg.resume and cfg.threads is None:

@@ -33,7 +33,8 @@ from blitz.runs.folder import LAST, NEXT, PREVIOUS
 class LastCheckpoint(Callback):
     """Save a checkpoint regularly, after each epoch, at the end, and when a signal asks the run to stop.
 
-    It is saved to ``checkpoints`` in the trainer's ``default_root_dir``; ``resume-previous.ckpt`` is the one before.
+    The file is ``checkpoints/resume.ckpt`` in the trainer's ``default_root_dir``. The previous one is kept as
+    ``resume-previous.ckpt``.
 
     On SIGTERM, SIGUSR1 or SIGUSR2 the run finishes its step, saves, and exits with status 143; on the first Ctrl-C
     with 130. A second Ctrl-C ends the process at once.
@@ -66,10 +67,10 @@ class LastCheckpoint(Callback):
         self._until_teardown = ExitStack()  # undone after the last hook of the fit
         self._until_first_step = ExitStack()  # undone at the first step after a resume
         self._loaders: list[ResumableLoader] = []
-        self._resumed: dict[str, Any] = {}  # until the first step, like the whole checkpoint
-        self._checkpoint: dict[str, Any] = {}
-        self._loggers: list[Any] = []  # of the trainer, while the hooks at an epoch's start are called again
-        self._weights: dict[str, Any] = {}  # before these hooks
+        self._resumed: dict[str, Any] = {}  # entry "resume" of the checkpoint, until the first step
+        self._checkpoint: dict[str, Any] = {}  # the whole checkpoint, until it is restored a second time
+        self._loggers: list[Any] = []  # the trainer's loggers, while ``on_train_epoch_start`` is called again
+        self._weights: dict[str, Any] = {}  # the module's weights before these hooks
         self._sums: private_state.Sums = {}  # of the epoch before the resume, until their values are logged again
         self._resumed_batch = 0
         self._saving: int | None = None  # finished batches of the epoch, while this callback saves
@@ -139,9 +140,9 @@ class LastCheckpoint(Callback):
             self._overwrite_later_files(trainer)
 
     def _overwrite_later_files(self, trainer: Trainer) -> None:
-        """Have each ModelCheckpoint replace the files that it saved after this checkpoint, as it repeats these steps.
+        """Let each ModelCheckpoint overwrite the files that it saved after this checkpoint, as it repeats the steps.
 
-        Otherwise it would take another name, such as ``step=9-v1.ckpt``, for a file that exists.
+        Otherwise it would save to another name, such as ``step=9-v1.ckpt``, because the file exists.
         """
         known = _moved(
             dict.fromkeys(self._resumed["files"]), self._resumed["folder"], os.path.realpath(self._directory)
@@ -179,10 +180,10 @@ class LastCheckpoint(Callback):
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self._resumed and self._resumed_batch:
-            # The others' hooks are called again, and their state is restored then. What they log was logged before.
+            # The hooks of other callbacks run again; their state is restored later. They must not log a second time.
             self._until_first_step.callback(setattr, trainer, "loggers", trainer.loggers)
             self._loggers, trainer.loggers = trainer.loggers, []
-            self._weights = copy.deepcopy(pl_module.state_dict())  # the checkpoint may hold averaged ones
+            self._weights = copy.deepcopy(pl_module.state_dict())  # the checkpoint may hold averaged weights
             return
         self._restore_last_state(trainer, pl_module)
         if self._progress() != (0, 0) and self._within_epochs:
@@ -247,7 +248,7 @@ class LastCheckpoint(Callback):
         self._until_first_step.close()
 
     def _restore_states(self, trainer: Trainer) -> None:
-        """Restore what the checkpoint holds once more: hooks at the start of fit or epoch may have changed it."""
+        """Restore the state in the checkpoint again: hooks at the start of the fit or the epoch may have changed it."""
         checkpoint, self._checkpoint = self._checkpoint, {}
         if not checkpoint:
             return
@@ -354,13 +355,12 @@ class LastCheckpoint(Callback):
             self._exit(trainer)
         self._keep_last_files(trainer)
         self._end_fit()
-        if (
-            self._request.received is not None
-        ):  # too late to agree on it; the signals are handled as before the training
+        # A signal that came too late for the ranks to agree on. The handlers from before the training are back.
+        if self._request.received is not None:
             raise SystemExit(self._request.status)
 
     def _keep_last_files(self, trainer: Trainer) -> None:
-        """Keep each ``save_last`` file. A ModelCheckpoint saves one at the end if it has saved none since a resume."""
+        """Keep each ``save_last`` file: ModelCheckpoint would save it anew at the end if it has not since a resume."""
         for callback in trainer.checkpoint_callbacks:
             if isinstance(callback, ModelCheckpoint) and callback.last_model_path:
                 self._until_teardown.callback(setattr, callback, "save_last", callback.save_last)
@@ -396,7 +396,7 @@ class LastCheckpoint(Callback):
 
 
 def _checkpoint_files(trainer: Trainer) -> list[str]:
-    """Return the files of all ModelCheckpoints that save to a local disk."""
+    """Return the real paths of all local files of ModelCheckpoints, without those of this callback."""
     callbacks = [callback for callback in trainer.checkpoint_callbacks if isinstance(callback, ModelCheckpoint)]
     directories = {Path(callback.dirpath) for callback in callbacks if callback.dirpath}
     paths = {path for directory in directories for path in directory.rglob(f"*{ModelCheckpoint.FILE_EXTENSION}")}
@@ -404,10 +404,11 @@ def _checkpoint_files(trainer: Trainer) -> list[str]:
 
 
 def _file_exists(file_exists: Callable[..., bool], later: set[str], path: str, trainer: Trainer) -> bool:
+    """Return whether a file exists, but False once for each file in ``later``: it is to be overwritten."""
     exists, real = file_exists(path, trainer), os.path.realpath(path)
     if real not in later:
         return exists
-    later.remove(real)  # the callback writes it now
+    later.remove(real)  # the callback overwrites it now
     return False
 
 

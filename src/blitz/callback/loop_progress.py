@@ -74,7 +74,7 @@ def drop_loader_states(checkpoint: dict[str, Any]) -> None:
 
 
 def repeat_epoch_start(trainer: Trainer) -> None:
-    """Have Lightning call ``on_train_epoch_start`` of the epoch within which it resumes. It would skip this hook."""
+    """Make Lightning call ``on_train_epoch_start`` when it resumes within an epoch. It would skip this hook."""
     with suppress(AttributeError):
         progress = trainer.fit_loop.epoch_progress
         trainer.fit_loop.reset_restart_stage()

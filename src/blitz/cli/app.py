@@ -50,7 +50,7 @@ def run(task: Task, config_name: str) -> None:
                 finally:
                     with contextlib.suppress(BrokenPipeError):
                         _flush_output()
-        except BrokenPipeError:  # the reader of the output, such as head, has ended
+        except BrokenPipeError:  # the program that reads the output, such as head, has ended
             sys.exit(1)
         except Exception as error:
             if show_traceback:
@@ -116,7 +116,7 @@ def _absent_directories(argv: Sequence[str]) -> list[Path]:
 
 
 def _resumed_run(argv: Sequence[str]) -> Path | None:
-    """Return the run directory that ``resume=`` names, if it holds a config and there is no option such as -m."""
+    """Return the run directory of ``resume=``, or None if it has no config or if there is an option such as -m."""
     if any(text.startswith("-") for text in argv):
         return None
     names = [text.removeprefix("resume=").strip("'\"") for text in argv if text.startswith("resume=")]
@@ -125,10 +125,13 @@ def _resumed_run(argv: Sequence[str]) -> Path | None:
 
 
 def _resume_with_recorded_config(job: "_Job", run_dir: Path, error: Exception) -> None:
-    """Compose the overrides with the config of the run alone: the files in ``configs/`` cannot be composed.
+    """Resume with the recorded config and the overrides only, because ``configs/`` cannot be composed.
+
+    Args:
+        error: the failure to compose ``configs/``.
 
     Raises:
-        Exception: ``error``, if the overrides cannot be composed with it either.
+        Exception: ``error``, if the recorded config cannot be composed either.
     """
     GlobalHydra.instance().clear()
     settings = ("hydra.output_subdir=null", "hydra/job_logging=stdout", "hydra/hydra_logging=default")
@@ -202,9 +205,9 @@ class _Job:
 
 @contextlib.contextmanager
 def _recorded(run_dir: Path, always: bool) -> Iterator[None]:
-    """Write the traceback of a failure to ``error.txt`` if the run had begun or been resumed, or ``always``.
+    """Write the traceback of a failure to ``error.txt`` if the job has begun or resumed a run.
 
-    A directory that already holds a run stays as it is.
+    With ``always``, also write it for a job that failed before that, unless the directory already holds a run.
     """
 
     def last_start() -> int | None:  # starting and resuming a run both write environment.json

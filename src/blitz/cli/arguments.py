@@ -1,4 +1,4 @@
-"""Check the command line before Hydra reads it, so that a mistake is one line and a path is always text."""
+"""Check the command line before Hydra parses it: report a mistake in one line, and keep paths as text."""
 
 import argparse
 import os
@@ -20,7 +20,7 @@ PATHS = (*DIRECTORIES, "resume", "init_from", "reproduce", "run", "checkpoint", 
 KEYS = {field.name for schema in (TrainConfig, EvalConfig) for field in fields(schema)} - {"run"}  # --run is an option
 
 FLAG: dict[str, Any] = {"action": "store_true"}
-OPTIONS: dict[tuple[str, ...], dict[str, Any]] = {  # those of Hydra; a test compares them with its usage
+OPTIONS: dict[tuple[str, ...], dict[str, Any]] = {  # Hydra's options; a test compares them with its usage
     ("--help", "-h"): FLAG,
     ("--hydra-help",): FLAG,
     ("--version",): FLAG,
@@ -43,7 +43,7 @@ OPTIONS: dict[tuple[str, ...], dict[str, Any]] = {  # those of Hydra; a test com
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser whose error is a ``UserError`` instead of the usage and status 2."""
+    """A parser that raises ``UserError`` instead of printing its usage and exiting with status 2."""
 
     def error(self, message: str) -> Never:
         raise UserError(message.removeprefix("argument "))
@@ -52,11 +52,15 @@ class Parser(argparse.ArgumentParser):
 def prepare(program: str, arguments: Sequence[str]) -> list[str]:
     """Return the arguments for Hydra: overrides first, because its parser refuses an override after an option.
 
-    Paths that Hydra's grammar would read as a number or a truth value are quoted.
+    Paths that Hydra's grammar would read as a number or a boolean are quoted.
+
+    Args:
+        program: name of the console script, for ``--version``.
+        arguments: command line without the name of the program.
 
     Raises:
         UserError: an option does not exist or lacks its value, a directory is empty, or there is no working directory.
-        SystemExit: ``--version`` was asked for.
+        SystemExit: ``--version`` is among the arguments.
     """
     for text in arguments:
         if text.startswith("-") and text.lstrip("-").partition("=")[0].partition(".")[0] in KEYS:

@@ -35,7 +35,7 @@ from blitz.config.checks import did_you_mean
 from blitz.config.paths import CONFIGS, PROJECT, as_override, choices
 from blitz.errors import UserError, reason
 
-MERGING = "Error merging override "  # how Hydra begins its message about an override that OmegaConf refuses
+MERGING = "Error merging override "  # start of Hydra's message about an override that OmegaConf refuses
 
 
 def explain(error: BaseException, config_name: str, overrides: Sequence[str]) -> str:
@@ -168,7 +168,7 @@ def _explain_override(
 
 
 def _explain_file(error: ConfigCompositionException) -> str | None:
-    """Explain a config file whose content does not fit the keys of the config."""
+    """Explain a config file with a key or a value that the config does not accept. Return None for other errors."""
     cause = next((cause for cause in _causes(error) if getattr(cause, "full_key", None)), None)
     if cause is None or str(error).startswith("Error merging override"):
         return None
@@ -192,7 +192,7 @@ def _explain_interpolation(error: InterpolationResolutionError, overrides: Seque
 
 
 def _explain_os_error(error: OSError, overrides: Sequence[str]) -> str:
-    """Name the override that sets the directory of the run, if it cannot be used."""
+    """Explain an OSError. Name the override if it sets a run directory that cannot be used."""
     for override in parse(overrides):
         name = override.key_or_group
         if name in DIRECTORIES and str(error.filename) == str(override.value()):

@@ -1,4 +1,4 @@
-"""Find the line of a config file that sets a key or holds a text."""
+"""Find the line of a config file that sets a key or matches a pattern."""
 
 import itertools
 import re
@@ -16,7 +16,7 @@ def file_and_line(key: str, arguments: Sequence[str], config_name: str) -> str |
     """Return ``file:line`` of the last file that sets ``key``, or None if an override or no file sets it.
 
     Args:
-        arguments: of the command line. Only the files that they choose are read, and the file of ``config_name``.
+        arguments: those of the command line. Only the files that they select and that of ``config_name`` are searched.
     """
     values = {name.lstrip("+~"): value for name, _, value in (text.partition("=") for text in arguments)}
     if any(name == key or ("." in name and key.startswith(f"{name}.")) for name in values):
@@ -30,7 +30,7 @@ def file_and_line(key: str, arguments: Sequence[str], config_name: str) -> str |
 
 
 def config_files(arguments: Sequence[str], config_name: str = "train") -> Iterator[Path]:
-    """Yield the file of ``config_name`` and the files that the arguments choose: ``experiment=mnist``."""
+    """Yield the file of ``config_name`` and the files that arguments such as ``experiment=mnist`` select."""
     for root in (CONFIGS, *config_dirs(arguments)):
         texts = (text.lstrip("+").partition("=") for text in arguments)
         files = (root / group / f"{choice}.yaml" for group, _, choice in texts)
@@ -38,7 +38,7 @@ def config_files(arguments: Sequence[str], config_name: str = "train") -> Iterat
 
 
 def line_with(pattern: str, arguments: Sequence[str]) -> str | None:
-    """Return ``file:line`` of the last line that a pattern matches, in the files that the arguments choose."""
+    """Return ``file:line`` of the last line that matches ``pattern`` in the files that the arguments select."""
     found = None
     for file in config_files(arguments):
         for number, line in enumerate(file.read_text(encoding="utf-8", errors="replace").splitlines(), 1):
@@ -64,7 +64,7 @@ def _line_of(file: Path, package: str, key: str) -> int | None:
     if header := PACKAGE.search(text):
         package = header[1].removeprefix("_global_").removeprefix(".")
     lines = dict(_lines(root, f"{package}." if package else ""))
-    return lines.get(re.sub(r"(\.\d+)+$", "", key))  # an element has the line of its list
+    return lines.get(re.sub(r"(\.\d+)+$", "", key))  # for an element, the line of its list
 
 
 def _lines(node: yaml.Node | None, path: str) -> Iterator[tuple[str, int]]:

@@ -1,4 +1,4 @@
-"""Explain an override that Hydra's grammar cannot read, and offer the form that it can."""
+"""Explain an override that Hydra cannot parse, and suggest a form that it can."""
 
 import contextlib
 import re
@@ -14,7 +14,7 @@ PAIRS = {"[": "]", "{": "}", "(": ")"}
 
 
 def explain_syntax(text: str) -> str:
-    """Return a line with the cause, and the quoted form of the override if quotes help."""
+    """Return one line with the cause and, if quotes help, the quoted override."""
     key, equals, value = text.partition("=")
     start = f"cannot read {text!r}"
     if not text.isprintable() or any("\udc80" <= char <= "\udcff" for char in text):
@@ -45,7 +45,7 @@ def _cause(value: str) -> str:
 
 
 def _is_read(char: str) -> bool:
-    """Return whether Hydra's grammar reads a character within a text without quotes."""
+    """Return whether Hydra's grammar accepts a character in unquoted text."""
     with contextlib.suppress(OverrideParseException):
         return bool(OverridesParser.create().parse_overrides([f"key=a{char}b"]))
     return False

@@ -67,7 +67,7 @@ def _explain_known(override: Override, config: dict[str, Any], config_name: str)
 
 
 def _missing_part(config: Any, key: str) -> tuple[str, str | None]:
-    """Return the longest part of a key that exists, and the next name, which does not; None if the key exists."""
+    """Return the longest existing prefix of a key, and the first missing name, or None if the whole key exists."""
     names = key.replace("/", ".").split(".")
     for number, name in enumerate(names):
         children = _children(config)

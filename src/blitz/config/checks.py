@@ -27,7 +27,7 @@ REQUIRED = ("task", "trainer", "device")  # groups that every run has
 PARTS = ("model", "optimizer", "schedule")  # groups that only a task which refers to them uses
 DIRECTIONS = ("max", "min")
 STAGES = ("val", "test")
-MAX_PER_CORE = 4  # threads, or processes on the CPU: more of them only wait for each other
+MAX_PER_CORE = 4  # CPU threads or processes per core: more of them would only wait for each other
 NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 TYPE_NAMES = {
     int: "a whole number",
@@ -90,7 +90,7 @@ def check_values(cfg: DictConfig) -> None:
 
 
 def _check_keys(cfg: DictConfig) -> None:
-    """Refuse a top level that a run could not be resumed with, and a group without its ``_target_``."""
+    """Refuse unknown top-level keys, with which a run could not be resumed, and groups without a ``_target_``."""
     plain: Any = OmegaConf.to_container(cfg)
     known = sorted(field.name for field in fields(EvalConfig if "checkpoint" in cfg else TrainConfig))
     for key, value in plain.items():
@@ -138,7 +138,7 @@ def _refers(nodes: Any, group: str) -> bool:
 
 
 def _check_interpolations(cfg: DictConfig) -> None:
-    """Refuse an interpolation of a key that does not exist. OmegaConf would name only the missing key."""
+    """Refuse an interpolation of a key that does not exist. OmegaConf would not name the key that holds it."""
     for key, value in leaves(OmegaConf.to_container(cfg)):
         if "${" in str(value):
             try:
@@ -232,7 +232,7 @@ def check_arguments(cfg: DictConfig) -> None:
 
 
 def parameters(target: str) -> dict[str, inspect.Parameter]:
-    """Return the parameters of a target by name, or nothing if it cannot be imported."""
+    """Return the parameters of a ``_target_`` by name; an empty dict if it cannot be imported."""
     try:
         with _silent():
             found = _signature(get_object(target))
@@ -243,7 +243,7 @@ def parameters(target: str) -> dict[str, inspect.Parameter]:
 
 @contextlib.contextmanager
 def _silent() -> Iterator[None]:
-    """Keep Hydra from logging an import error that is raised as well."""
+    """Keep Hydra from logging an import error that it also raises."""
     before = logging.root.manager.disable
     logging.disable()
     try:

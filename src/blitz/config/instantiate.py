@@ -36,7 +36,7 @@ def decode(hexadecimal: str) -> str:
 
 
 def _protect(node: Any) -> Any:
-    """Replace text that OmegaConf would interpret by a node that decodes it: Hydra passes arguments on unchanged."""
+    """Replace text that OmegaConf would interpret with a node that decodes it: Hydra does not resolve its result."""
     if isinstance(node, dict):
         return {key: _protect(value) for key, value in node.items()}
     if isinstance(node, list):

@@ -1,8 +1,8 @@
-"""Text that OmegaConf must not interpret, such as the names of discovered classes and the values of a recorded config.
+"""Protect text that OmegaConf must not interpret, such as names of class directories and values of recorded configs.
 
 OmegaConf interpolates text with ``${`` and takes ``???`` for a missing value. Escaping is not enough, because some
-values are resolved once and others twice. Therefore such text holds a NUL as long as it is in a DictConfig. No path,
-environment variable or command line can hold one.
+values are resolved once and others twice. Therefore a NUL is inserted into such text while it is in a DictConfig. No
+path, environment variable or command line can contain a NUL.
 """
 
 from typing import Any
@@ -11,7 +11,7 @@ MARK = "\0"
 
 
 def protect(node: Any) -> Any:
-    """Return a copy of plain containers that OmegaConf keeps unchanged in a DictConfig."""
+    """Return a copy of nested dicts and lists in which OmegaConf does not interpret any text."""
     if isinstance(node, dict):
         return {key: protect(value) for key, value in node.items()}
     if isinstance(node, list):
@@ -22,7 +22,7 @@ def protect(node: Any) -> Any:
 
 
 def plain(node: Any) -> Any:
-    """Return a copy of plain containers, resolved from a DictConfig, with the text as it was before ``protect``."""
+    """Undo ``protect``: return a copy of nested dicts and lists with the original text."""
     if isinstance(node, dict):
         return {key: plain(value) for key, value in node.items()}
     if isinstance(node, list):

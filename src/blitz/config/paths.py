@@ -42,7 +42,7 @@ def shorten(path: Path) -> str:
 
 
 def as_text(path: str | os.PathLike[str]) -> str:
-    """Return a path as text that every encoding of UTF-8 can hold: other bytes become escapes."""
+    """Return a path as text that can be encoded in UTF-8. Bytes that are not UTF-8 become escapes."""
     return os.fsencode(path).decode(errors="backslashreplace")
 
 
@@ -52,12 +52,12 @@ def as_override(key: str, path: str | Path) -> str:
     if not re.fullmatch(r"[A-Za-z0-9_./:+-]+", text) or re.fullmatch(NOT_TEXT, text, re.IGNORECASE):
         text = as_hydra_text(text)
     override = f"{key}={text}"
-    needs_single_quotes = re.search(r'["$`\\!]', override)  # in double quotes a shell would change them
+    needs_single_quotes = re.search(r'["$`\\!]', override)  # a shell expands these in double quotes
     return f'"{override}"' if "'" in override and not needs_single_quotes else shlex.quote(override)
 
 
 def as_hydra_text(text: str) -> str:
-    """Return ``text`` in single quotes, so that Hydra's grammar reads it as it is written."""
+    """Return ``text`` in single quotes, so that Hydra's grammar takes it literally."""
     return "'" + re.sub(r"(\\*)('|$)", lambda found: 2 * found[1] + ("\\'" if found[2] else ""), text) + "'"
 
 
@@ -69,5 +69,5 @@ def groups(config_name: str) -> dict[str, str | None]:
 
 
 def choices(group: str) -> list[str]:
-    """Return the names that ``group=`` accepts. Files that begin with an underscore are parts of others."""
+    """Return the names that ``group=`` accepts. Files that begin with an underscore are parts of other configs."""
     return sorted(file.stem for file in (CONFIGS / group).glob("*.yaml") if not file.stem.startswith("_"))

@@ -30,10 +30,10 @@ def class_folders(root: str) -> list[str]:
 def class_names(directory: Path) -> list[str]:
     """Return the names of the class directories in the directory of a split, in code-point order.
 
-    A name is the text that its bytes are in UTF-8, in any locale. Hidden directories are no classes.
+    Names are decoded as UTF-8 in any locale. Hidden directories are not classes.
 
     Raises:
-        UserError: the bytes of a name are not UTF-8. Config, tables and curves could not hold such a name.
+        UserError: a name is not UTF-8. Config, tables and curves could not hold such a name.
     """
     names = []
     for entry in directory.iterdir():
@@ -48,7 +48,7 @@ def class_names(directory: Path) -> list[str]:
 
 
 def number_of(values: Any) -> int:
-    """Return the length of a list, or 0 for anything else, which the class that takes the list refuses."""
+    """Return the length of a list. Return 0 for anything else: the class that receives the value refuses it."""
     return len(values) if hasattr(values, "__len__") else 0
 
 

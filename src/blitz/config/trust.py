@@ -1,4 +1,4 @@
-"""Which code a checkpoint may name. Its config holds ``_target_`` values, and loading it calls them."""
+"""Check which code a checkpoint may call. Loading it calls every ``_target_`` in its config."""
 
 from collections.abc import Iterator
 from importlib.util import find_spec
@@ -11,8 +11,8 @@ from blitz.config.paths import PROJECT
 from blitz.errors import UserError
 
 PACKAGES = ("blitz", "torch", "torchvision", "torchmetrics", "lightning", "timm")
-# Parts of these packages that a network, a data set or an optimizer comes from. The others can run commands or load
-# other files: torch.hub, torch.load, blitz.process.
+# Modules of these packages that hold networks, data sets and optimizers. Others, such as torch.hub, torch.load and
+# blitz.process, can run commands or load other files.
 PARTS = (
     *(f"blitz.{part}" for part in ("data", "model", "task", "optimizer", "schedule", "callback", "logger", "device")),
     *("torch.nn", "torch.optim", "torch.utils.data", "torchvision", "torchmetrics", "lightning", "timm"),
@@ -20,15 +20,17 @@ PARTS = (
 
 
 def check_trusted(node: Any, key: str, source: Path) -> None:
-    """Refuse a config whose targets are not in ``PACKAGES`` or in this project.
+    """Refuse a config with a target outside of ``PARTS`` and this project.
 
-    This keeps a checkpoint of somebody else from running a command. It does not make such a file harmless.
+    This keeps someone else's checkpoint from running a command. It does not make such a file harmless.
 
     Args:
-        key: of the node, for the message, like ``source``, the file that it comes from.
+        node: a part of the config, as nested dicts and lists.
+        key: dotted key of ``node``, for the message.
+        source: file that holds the config, for the message.
 
     Raises:
-        UserError: the message names the target.
+        UserError: a target is not trusted; the message names it.
     """
     for path, target in _targets(node, key):
         if not _is_trusted(target):
@@ -50,16 +52,16 @@ def _is_trusted(target: str) -> bool:
     if _is_of_project(package):
         return True
     if package not in PACKAGES:
-        return False  # without importing it
+        return False  # not imported: an import runs code
     try:
         module = str(getattr(get_object(target), "__module__", package))
     except Exception:  # it does not exist in this version: instantiating it explains that
         return True
-    return module == "torch" or any(f"{module}.".startswith(f"{part}.") for part in PARTS)  # torch.os.system is of os
+    return module == "torch" or any(f"{module}.".startswith(f"{part}.") for part in PARTS)  # torch.os.system is in os
 
 
 def _is_of_project(package: str) -> bool:
-    """Return whether a top-level package other than blitz lies in this project."""
+    """Return whether a top-level package, other than those of ``PACKAGES``, lies in this project."""
     spec = find_spec(package) if package.isidentifier() and package not in PACKAGES else None
     origin = Path(spec.origin) if spec and spec.origin else None
     locations = list(spec.submodule_search_locations or []) if spec else []

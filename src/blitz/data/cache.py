@@ -13,9 +13,9 @@ from torch import Tensor
 
 
 def fingerprint(root: Path, paths: Sequence[str]) -> str:
-    """Return a digest of the files' names below ``root``, sizes and times of change. The contents are not read.
+    """Return a digest of the files' names below ``root``, sizes, mtimes and ctimes. The contents are not read.
 
-    The time of a change of the inode reveals a file that was replaced by another one with its modification time.
+    The ctime reveals a file that was replaced by another one of the same size and mtime.
     """
     digest = hashlib.blake2b(digest_size=12)
     for path in paths:
@@ -28,7 +28,7 @@ def fingerprint(root: Path, paths: Sequence[str]) -> str:
 def load_or_make(directory: Path, kind: str, key: str, shape: Sequence[int], make: Callable[[], Tensor]) -> Tensor:
     """Return the cached tensor of this ``kind`` and ``key``. If there is none, return ``make()`` and cache it.
 
-    The tensor is uint8. A file that is damaged, or that holds a tensor of another key or ``shape``, is made again.
+    The tensor is uint8. A cached file that is damaged, or that has another key or ``shape``, is replaced.
     The new file is complete when it appears, and replaces those of the same kind with other keys. If the directory
     cannot be written, warn and cache nothing.
     """
@@ -50,17 +50,17 @@ def _load(path: Path, shape: Sequence[int]) -> Tensor | None:
         return None
     try:
         content = torch.load(path, weights_only=True)
-        if not isinstance(content, dict):  # a tensor, as until 2026-11
+        if not isinstance(content, dict):  # until 2026-11 the file held the tensor alone
             return None
         tensor: Tensor = content["tensor"]
         intact = (content["name"], tensor.dtype, tuple(tensor.shape)) == (path.name, torch.uint8, tuple(shape))
         return tensor if intact and content["crc32"] == _crc32(tensor) else None
-    except Exception:  # torch raises many kinds of them
+    except Exception:  # torch.load raises many kinds of exceptions
         return None
 
 
 def _crc32(tensor: Tensor) -> int:
-    """Return a checksum that reveals damage. It adds a quarter to the time that loading takes."""
+    """Return a checksum that reveals damage. Computing it makes loading 25 % slower."""
     return zlib.crc32(tensor.numpy().data)
 
 

@@ -1,4 +1,4 @@
-"""Checks of arguments of the data group. Each raises a UserError that names the key, its value and the valid range."""
+"""Checks of numbers in the data group. Each raises a UserError with the key, the value and the valid range."""
 
 import math
 from typing import Any

@@ -34,7 +34,7 @@ class Batching:
         loader: ``device`` keeps a split on the device as one tensor; ``workers`` has processes fetch each batch;
             ``auto`` uses the former if the split is a tensor that fits into ``memory_limit``, and the latter otherwise.
         memory_limit: GiB of uint8 images per split.
-        num_workers: number of worker processes of all ranks on a machine together. None is one per core. With 0 the
+        num_workers: number of worker processes of all ranks on a machine together. None: one per core. 0: the
             training process fetches the batches itself.
     """
 
@@ -54,7 +54,7 @@ class Batching:
             whole_number("num_workers", self.num_workers, 0, MAX_WORKERS)
 
     def in_memory(self, n: int, shape: tuple[int, ...]) -> bool:
-        """Return whether ``n`` uint8 images of a ``shape`` are kept as one tensor."""
+        """Return whether ``n`` uint8 images of this ``shape`` are kept on the device as one tensor."""
         if self.loader == "auto":
             return n * math.prod(shape) <= self.memory_limit * 2**30
         return self.loader == "device"
@@ -139,8 +139,8 @@ class ImageDataModule(LightningDataModule):
     def read(self, name: Literal["train", "val", "test"]) -> Split | None:
         """Return an official split. Return None for ``val`` if there is none.
 
-        Its images are a uint8 tensor, of any size, or an object that decodes them to the network's size on demand. The
-        latter goes through workers, unless ``data.loader`` is ``device``: then it is decoded once.
+        Its images are a uint8 tensor of any size, or an object that decodes them to the network's size on demand. The
+        latter is decoded by workers, or once as a whole if ``data.loader`` is ``device``.
         """
         raise NotImplementedError
 
@@ -189,7 +189,7 @@ class ImageDataModule(LightningDataModule):
         return split
 
     def _check_split(self, name: str, split: Split) -> None:
-        """Refuse a split of ``read`` whose labels or images do not have the expected type, number or range."""
+        """Refuse a split whose labels or images have a wrong type, number or range."""
         labels, where = split.labels, f"data: the {name} split of {type(self).__name__}"
         if not isinstance(labels, Tensor) or labels.dtype != torch.int64 or labels.ndim != 1:
             kind = f"{labels.dtype} {tuple(labels.shape)}" if isinstance(labels, Tensor) else type(labels).__name__
@@ -212,7 +212,7 @@ class ImageDataModule(LightningDataModule):
         return bytes(images.checksum())
 
     def _hold_out(self, train: Split) -> tuple[Split, Split]:
-        """Split the training images into those to train on and those to validate on."""
+        """Split the training images into a training and a validation part."""
         rest, part = stratified_split(train.labels, self.val_fraction, self.split_seed)
         if not len(part):
             raise UserError(
@@ -236,14 +236,14 @@ class ImageDataModule(LightningDataModule):
         return torch.bincount(self.splits["train"].labels.cpu(), minlength=self.num_classes)
 
     def checksums(self) -> dict[str, str]:
-        """Return a checksum of images, labels and rows by split. It is the same for every ``data.loader``.
+        """Return a checksum of images, labels and rows by split. It does not depend on ``data.loader``.
 
-        For images that come from files it is ``contents:<sha256>`` of the files, otherwise ``pixels:<sha256>``.
+        It is ``contents:<sha256>`` if the images come from files, and ``pixels:<sha256>`` otherwise.
         """
         known: dict[int, tuple[str, bytes]] = {}
         found = {}
         for name, split in self.splits.items():
-            if id(split.images) not in known:  # one tensor for several splits
+            if id(split.images) not in known:  # several splits may share one tensor
                 known[id(split.images)] = _checksum_of_images(split)
             kind, digest = known[id(split.images)]
             parts = [digest, *(_checksum(tensor) for tensor in (split.labels, split.rows) if tensor is not None)]
@@ -309,7 +309,7 @@ class ImageDataModule(LightningDataModule):
 
 
 def _check_classes(classes: Any) -> None:
-    """Refuse names that are not at least two different texts or whole numbers."""
+    """Refuse anything but a list of at least two different names. Whole numbers count as names."""
     known = isinstance(classes, Sequence) and not isinstance(classes, str)
     if not known or not all(isinstance(name, str | int) and not isinstance(name, bool) for name in classes):
         raise UserError(f"data.classes={classes}: not valid; expected a list of names")
@@ -326,7 +326,7 @@ def _check_classes(classes: Any) -> None:
 
 
 def _augmentations(augment: Any) -> list[Augmentation]:
-    """Return the augmentations of a mapping by name; None removes one."""
+    """Return the augmentations of a mapping by name, without those that are None."""
     if not isinstance(augment, Mapping | None):
         raise UserError(f"data.augment={augment}: not valid; expected augmentations by name")
     for name, found in (augment or {}).items():
@@ -339,7 +339,7 @@ def _augmentations(augment: Any) -> list[Augmentation]:
 
 
 def _decode_all(images: Images) -> Tensor:
-    """Return all images of an object that decodes them on demand."""
+    """Decode all images: uint8 ``(n, channels, size, size)``."""
     first = images[torch.zeros(1, dtype=torch.long)]
     decoded = torch.empty(len(images), *first.shape[1:], dtype=torch.uint8)
     for first_row in range(0, len(images), DECODED_TOGETHER):

@@ -27,7 +27,7 @@ from blitz.errors import UserError
 EXTENSIONS = frozenset(ending for ending, kind in Image.registered_extensions().items() if kind in Image.OPEN)
 NESTED, OTHERS = "images that are not directly in a class directory", "files of other kinds"
 
-# An image that Pillow can read is used; notes about its metadata or its size help nobody.
+# Every image that Pillow can read is used, so its warnings about metadata or sizes help nobody.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
@@ -114,7 +114,7 @@ class Files:
         return bytes(self.digest().tolist())
 
     def digest(self, check: Callable[[str], None] = lambda _: None) -> Tensor:
-        """Return ``checksum`` as a uint8 tensor, and call ``check`` for each path."""
+        """Return the checksum as a uint8 tensor ``(32,)``, and call ``check`` for each path."""
         total = hashlib.sha256()
         for path in self.paths:
             check(path)
@@ -124,7 +124,7 @@ class Files:
         return torch.tensor(list(total.digest()), dtype=torch.uint8)
 
     def verify(self) -> Tensor:
-        """Return ``digest``. Check the header of each file, and its checksums if the format has any."""
+        """Return the digest, and check the header of each file, and its checksums if its format has any."""
         return self.digest(_verify)
 
     def decode_all(self) -> Tensor:
@@ -138,14 +138,14 @@ class Files:
 
 
 class _Listing(NamedTuple):
-    """Paths of the images of a class, and the numbers of entries that are not used, by kind."""
+    """Paths of the images of a class, and the number of unused entries of each kind."""
 
     images: list[str]
     skipped: Counter[str]
 
 
 def _list(directory: Path) -> _Listing:
-    """List the images of a class in the order of their names; there are none if there is no such directory."""
+    """List the images of a class in the order of their names. If there is no such directory, the list is empty."""
     found = _Listing([], Counter())
     if directory.is_dir():
         for entry in sorted(os.scandir(directory), key=lambda entry: entry.name):
@@ -156,7 +156,7 @@ def _list(directory: Path) -> _Listing:
                 found.skipped[NESTED] += nested
             elif entry.is_dir() or not _is_image(entry.name):
                 found.skipped[OTHERS] += 1
-            elif not entry.is_file():  # opening a FIFO would wait for ever
+            elif not entry.is_file():  # opening a FIFO would block forever
                 raise UserError(f"{as_text(entry)}: neither a regular file nor a link to one; expected an image")
             else:
                 found.images.append(entry.path)
@@ -181,7 +181,7 @@ def _verify(path: str) -> None:
 
 @contextlib.contextmanager
 def _errors_name(path: str) -> Iterator[None]:
-    """Name the file in any error of a decoder. Pillow's decoders raise more than OSError."""
+    """Turn any error of a decoder into a UserError that names the file. Pillow's decoders raise more than OSError."""
     try:
         yield
     except Exception as error:

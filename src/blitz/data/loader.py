@@ -18,7 +18,7 @@ from blitz.data.transforms import normalize
 from blitz.errors import UserError
 from blitz.process import signals
 
-PATIENCE = 0.3  # seconds between two looks of a worker at its parent
+PATIENCE = 0.3  # seconds between a worker's checks that its parent is alive
 GROUP = 128  # images prepared together if batches are smaller: for 4 images, the overhead of a call exceeds its work
 
 
@@ -39,7 +39,7 @@ class Split(NamedTuple):
     ``rows``, int64 ``(n,)``, selects the split's images, so that training and validation share one tensor without a
     copy. None selects all of them in their order.
 
-    ``source`` is a digest of the files that the images come from. It is the same whether they are decoded yet or not.
+    ``source`` is a digest of the files that the images come from, decoded or not.
     """
 
     images: Images
@@ -48,7 +48,7 @@ class Split(NamedTuple):
     source: bytes | None = None
 
     def select(self, rows: Tensor) -> "Split":
-        """Return the split that has these ``rows`` of this one. The images are not copied."""
+        """Return a split of these ``rows`` of this one. The images are not copied."""
         return self._replace(labels=self.labels[rows], rows=rows if self.rows is None else self.rows[rows])
 
     def take(self, rows: Tensor) -> tuple[Tensor, Tensor]:
@@ -198,7 +198,7 @@ class Loader:
         of_workers = [drawn.cpu() for drawn in draws[: self._in_workers]]
         rows = [group.rows.cpu() for group in groups]
         self._work.items = [(part, [drawn[part] for drawn in of_workers]) for part in rows]
-        with signals.blocked():  # the workers start in the first epoch, and unblock what ``ignore_signals`` handles
+        with signals.blocked():  # workers start in the first epoch; ``ignore_signals`` must run before a signal
             batches: Iterator[Any] = iter(self._workers)
         for fetched in batches:
             if isinstance(fetched, UserError):
@@ -243,7 +243,7 @@ class _Work(Sampler[Work]):
 
 
 class _Dataset(Dataset[Any]):
-    """The split, in a worker. A UserError is returned: torch would add the worker's traceback to a raised one."""
+    """The split in a worker. It returns a UserError, because torch would add the worker's traceback to a raised one."""
 
     def __init__(self, split: Split, augment: Sequence[Augmentation]) -> None:
         self.split = split
@@ -274,7 +274,7 @@ def ignore_signals(_: int) -> None:
     """Keep a worker fetching until the run is saved: schedulers and terminals also send their signals to workers.
 
     torch ends workers by SIGTERM, so this signal still works if it comes from the parent process. A worker also ends
-    with its parent, which may have been killed.
+    soon after its parent, even if the parent was killed.
     """
     for number in signals.SIGNALS:
         if number != signal.SIGTERM:
@@ -291,7 +291,7 @@ def _exit_with_parent(parent: int) -> None:
     """End this process soon after its parent, or when its parent sends SIGTERM."""
     process = multiprocessing.parent_process()
     assert process is not None
-    # On Windows a process keeps the number of its parent; elsewhere a younger worker may keep the parent's pipe open.
+    # On Windows getppid() never changes; elsewhere a worker that started later may keep the pipe to the parent open.
     while os.getppid() == parent and process.is_alive():
         if not hasattr(signal, "sigtimedwait"):
             time.sleep(PATIENCE)

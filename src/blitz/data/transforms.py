@@ -84,7 +84,7 @@ def normalize(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
 
 
 def check_uint8(images: Tensor) -> None:
-    """Refuse images of another type: their range is unknown, so scaling them by 255 would be a guess.
+    """Refuse images that are not uint8: their range is unknown, so dividing them by 255 would be a guess.
 
     Raises:
         UserError: with the type of the images.
@@ -164,7 +164,7 @@ class Transform:
 
 
 def _per_channel(name: str, values: Any, channels: int) -> Tensor:
-    """Return a mean or standard deviation as float32 ``(1, 1, 1)`` or ``(channels, 1, 1)``."""
+    """Return ``data.mean`` or ``data.std`` as float32 ``(1, 1, 1)`` or ``(channels, 1, 1)``. Refuse other values."""
     expected = "1 number" if channels == 1 else f"1 or {channels} numbers"
     if isinstance(values, str) or not isinstance(values, Sequence) or not all(map(is_number, values)):
         raise UserError(f"data.{name}={values}: not valid; expected a list of {expected}")

@@ -42,7 +42,7 @@ class _UnevenParts(ParallelStrategy):
     """
 
     def __init__(self, **options: Any) -> None:
-        # torch would take the empty step's graph for that of all steps, or arranges the buckets only once.
+        # torch would use the empty step's graph for all steps, or arranges the buckets only once.
         self._keeps_buckets = options.get("static_graph", False) or options.get("find_unused_parameters", False)
         self.timeout = options.setdefault("timeout", default_pg_timeout)
         # If nobody started the processes, as in a notebook, Lightning finds the environment by itself.
@@ -124,11 +124,11 @@ class DDP(_UnevenParts, DDPStrategy):
             del module.training_step
 
     def on_train_start(self) -> None:
-        """Let torch's DDP arrange its buckets now, by an empty step.
+        """Take an empty step, after which torch's DDP rearranges its gradient buckets.
 
-        It arranges gradients in buckets, and anew after its first step, in the order in which they were computed. The
-        buckets decide in which order more than two processes add up. So the first step of a resumed run would add up
-        in another order than the same step of an uninterrupted one.
+        DDP rearranges them once, after its first step, by the order in which the gradients were computed. The buckets
+        determine in which order more than two processes sum. Without the empty step, the first step of a resumed run
+        would sum in a different order than the same step of an uninterrupted run.
         """
         super().on_train_start()
         if not self._keeps_buckets:

@@ -110,9 +110,10 @@ class TensorBoardLogger(loggers.TensorBoardLogger):
         self.experiment.file_writer.add_event(restart)
 
     def _sort_before_new_file(self) -> None:
-        """Rename the files if the clock has gone back: TensorBoard reads them in the order of their names.
+        """Rename the existing files if the clock was set back, so that the new file still sorts after them.
 
-        A name begins with the time at which its file was made. Another name for the new file cannot be chosen.
+        TensorBoard reads files in the order of their names, which begin with the time of creation. SummaryWriter does
+        not let a caller choose the name of the new file.
         """
         files, now = self._files(), f"{PREFIX}{int(time.time()):010d}"
         if files and files[-1].name[: len(now)] > now:

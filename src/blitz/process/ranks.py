@@ -53,7 +53,7 @@ def launched() -> Launched | None:
     """Return the rank and the world size that torchrun or SLURM set, or None if neither started this process."""
     env = os.environ
     for name in ("RANK", "LOCAL_RANK", "GROUP_RANK", "SLURM_PROCID", "SLURM_LOCALID", "SLURM_NODEID", "SLURM_JOB_ID"):
-        _check_number(name, minimum=0)  # also a variable that stands alone: Lightning reads it
+        _check_number(name, minimum=0)  # even if the others are not set: Lightning reads each
     for name in ("WORLD_SIZE", "SLURM_STEP_NUM_TASKS"):
         _check_number(name, minimum=1)
     # srun sets the variables of a step; a batch script and a shell have none.
@@ -136,7 +136,7 @@ def run(work: Callable[[], Any], count: int, log_dir: Path, explain: Callable[[B
             for rank in range(count):
                 log = log_dir / f"rank{rank}.log" if rank else None
                 _start(rank, processes, variables, log, work, explain)
-            if received:  # before all ranks were there to forward it to
+            if received:  # the signal arrived before all ranks were started
                 for process in processes.values():
                     process.terminate()
             result = _supervise(processes, received)
@@ -172,7 +172,7 @@ def _start(
     if os.name == "posix":
         from multiprocessing import resource_tracker
 
-        resource_tracker.ensure_running()  # process.start() would do so, and receive signals from then on
+        resource_tracker.ensure_running()  # otherwise process.start() does so, which unblocks signals
     with signals.blocked():
         process.start()
     sender.close()  # only the rank holds a sender now, so the pipe closes when the rank ends
@@ -187,7 +187,7 @@ def _run_rank(
     sender: Connection,
     start_method: str,
 ) -> None:
-    # A spawned process would spawn its own processes, too: each worker of a loader would import torch again.
+    # A spawned process spawns its own processes by default: each worker of a loader would import torch again.
     multiprocessing.set_start_method(start_method, force=True)
     threading.Thread(target=_exit_with_parent, daemon=True).start()
     signals.ignore_all_but_sigterm()

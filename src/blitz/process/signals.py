@@ -18,7 +18,7 @@ SIGNALS = tuple(
 )
 STOPPED = 128 + signal.SIGTERM  # exit status of a process that saved its run because a signal asked it to end
 INTERRUPTED = 128 + signal.SIGINT
-GRACE = 2.5  # seconds after which a process is asked again to end, and then ended
+GRACE = 2.5  # seconds before SystemExit is raised again, and then before the process is ended
 # Handlers from these packages end the process at once, so they must not run while the run is still to be saved.
 NOT_CHAINED = ("blitz", "lightning", "pytorch_lightning", "signal", "_signal")
 
@@ -38,7 +38,7 @@ def exit_status(number: int) -> int:
 def handled_by(handler: Handler, afterwards: Mapping[signal.Signals, Any] | None = None) -> Iterator[None]:
     """Call ``handler(number, frame)`` for every signal that asks this process to end.
 
-    Then restore the old handlers, or install those of ``afterwards``. A signal that the process ignores, as under
+    Then restore the previous handlers, or install ``afterwards`` instead. A signal that the process ignores, as under
     nohup, stays ignored. Outside the main thread nothing changes, because Python delivers signals to the main thread
     only.
     """
@@ -57,17 +57,17 @@ def handled_by(handler: Handler, afterwards: Mapping[signal.Signals, Any] | None
 
 
 def handlers() -> dict[signal.Signals, Any]:
-    """Return the present handler of each signal."""
+    """Return the current handler of each signal in ``SIGNALS``."""
     return {number: signal.getsignal(number) for number in SIGNALS}
 
 
 @contextmanager
 def ended_by_signals() -> Iterator[None]:
-    """End the block with ``SystemExit`` if a signal asks this process to end. Lightning would exit with 1 and 0.
+    """Raise ``SystemExit`` in the block if a signal asks this process to end. Lightning would exit with 1 and 0.
 
-    The exception may be raised at any line, also within an import or a destructor, and libraries may swallow it or
-    raise another one. So it takes the place of whatever ends the block, it is raised again if the block still runs
-    after ``GRACE`` seconds, and after as many again the process ends at once.
+    The exception may be raised at any line, even within an import or a destructor, and libraries may swallow it or
+    raise another one. So it is raised at the end of the block in any case. If the block still runs after
+    ``GRACE`` seconds, it is raised again. After another ``GRACE`` seconds the process ends at once.
     """
     ending = _Ending()
     with handled_by(ending):
@@ -80,13 +80,14 @@ def ended_by_signals() -> Iterator[None]:
 
 
 class _Ending:
-    """A handler that raises ``SystemExit``, and a thread that insists on it.
+    """A signal handler that raises ``SystemExit``, and a thread that enforces it.
 
-    The thread exists from the start and is notified through a pipe: a handler may interrupt code that holds a lock.
+    The thread is started in advance and notified through a pipe, because a handler may interrupt code that holds a
+    lock.
     """
 
     def __init__(self) -> None:
-        self.status: int | None = None  # to end with, once a signal has arrived
+        self.status: int | None = None  # exit status, once a signal has arrived
         self._pid = os.getpid()
         self._receiver, self._sender = os.pipe()
         self._finished = threading.Event()
@@ -125,9 +126,9 @@ def _interrupt_main_thread(number: int) -> None:
 
 @contextmanager
 def blocked() -> Iterator[None]:
-    """Hold signals back, also in processes that are started meanwhile, until these call ``unblock``.
+    """Block signals within the ``with`` block. Processes started in it block them until they call ``unblock``.
 
-    A process that has just started would be ended by a signal before it can decide what to do about it.
+    Otherwise a signal could end a new process before it has installed its handlers.
     """
     if not hasattr(signal, "pthread_sigmask"):
         yield
@@ -140,7 +141,7 @@ def blocked() -> Iterator[None]:
 
 
 def unblock() -> None:
-    """Receive the signals that were held back when this process was started."""
+    """Unblock the signals that were ``blocked`` when this process was started. Pending ones are delivered."""
     if hasattr(signal, "pthread_sigmask"):
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
 
@@ -167,9 +168,9 @@ def forwarded_to(processes: Mapping[Any, Terminable]) -> Iterator[list[int]]:
 
 
 def ignore_all_but_sigterm() -> None:
-    """Ignore every other signal, in a process whose parent decides what to do about signals, and forwards SIGTERM.
+    """Ignore all ``SIGNALS`` but SIGTERM, in a process whose parent handles signals and forwards SIGTERM.
 
-    A terminal or a scheduler may signal all processes of a job.
+    A terminal or a scheduler may send its signal to all processes of a job.
     """
     for number in SIGNALS:
         if number != signal.SIGTERM:
@@ -198,7 +199,7 @@ class StopRequest:
     def noted(self) -> Iterator[None]:
         """Store signals in ``received``. A second Ctrl-C ends the process.
 
-        Then restore the handlers that were found at first. Lightning's, for several processes, may wait forever.
+        Then restore the handlers that ``__init__`` found. With several processes, Lightning's may wait forever.
         """
         with handled_by(self._note, self._before):
             yield

@@ -20,7 +20,7 @@ def write_all(contents: Mapping[Path, bytes | memoryview]) -> None:
     """Write several files. None of them is replaced until all are on the disk.
 
     Raises:
-        OSError: with the path of a file. All previous contents are still there, unless a rename fails.
+        OSError: with the path of the file. The previous contents are still there, unless a rename failed.
     """
     temporary = {path: path.with_name(path.name + TEMPORARY) for path in contents}
     path = next(iter(contents))

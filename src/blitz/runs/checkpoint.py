@@ -25,7 +25,7 @@ from blitz.runs.folder import RESUMABLE, Run
 class CheckpointIO(TorchCheckpointIO):
     """Write checkpoints atomically and verify them when they are read.
 
-    They also hold the run's config, so that a checkpoint alone can rebuild its model, and the metrics of that moment.
+    Add the run's config, so that a checkpoint alone can rebuild its model, and the current metrics.
 
     Lightning writes to the system's directory for temporary files and moves the file from there. Between two file
     systems this is a copy, and a process that is killed meanwhile leaves an incomplete file.
@@ -53,7 +53,7 @@ def serialize(checkpoint: Mapping[str, Any]) -> io.BytesIO:
     """Return a checkpoint as bytes that ``read_checkpoint`` can read.
 
     Raises:
-        UserError: it holds an object that ``torch.load`` refuses; the message names the callback that it belongs to.
+        UserError: it holds an object that ``torch.load`` refuses; the message names the callback that saved it.
     """
     content = io.BytesIO()
     try:
@@ -72,12 +72,12 @@ def serialize(checkpoint: Mapping[str, Any]) -> io.BytesIO:
 def _save_readable(value: Any, content: io.BytesIO) -> None:
     torch.save(value, content)
     content.seek(0)
-    torch.load(content, weights_only=True, map_location="meta")  # on this device no tensor is copied
+    torch.load(content, weights_only=True, map_location="meta")  # the meta device copies no tensor
     content.seek(0)
 
 
 def _unreadable(checkpoint: Mapping[str, Any]) -> str:
-    """Return the name of the callback, or the key, whose state cannot be read."""
+    """Return the callback, or the key of the checkpoint, whose state ``torch.load`` refuses."""
     for key, state in [*checkpoint.get("callbacks", {}).items(), *checkpoint.items()]:
         try:
             _save_readable(state, io.BytesIO())
@@ -87,7 +87,7 @@ def _unreadable(checkpoint: Mapping[str, Any]) -> str:
 
 
 def checkpoint_file(run_or_checkpoint: str | Path) -> Path:
-    """Return the checkpoint that a run directory keeps. The path of a checkpoint is returned unchanged.
+    """Return the best or last checkpoint of a run directory. The path of a checkpoint is returned unchanged.
 
     Raises:
         UserError: there is no checkpoint.
@@ -101,7 +101,7 @@ def checkpoint_file(run_or_checkpoint: str | Path) -> Path:
 
 
 def kept_checkpoint(run: Run) -> Path:
-    """Return the best checkpoint by the monitored metric; the last one if no metric is monitored.
+    """Return the best checkpoint by the monitored metric, or the last one if no metric is monitored.
 
     Raises:
         UserError: there is no checkpoint, or the best one is missing.
@@ -110,9 +110,9 @@ def kept_checkpoint(run: Run) -> Path:
         last: dict[str, Any] = {}
         with suppress(UserError):  # there is none, or it is damaged
             last = read_checkpoint(path)
-        if "callbacks" in last:  # absent if another program has saved weights alone under this name
+        if "callbacks" in last:  # absent if another program saved only weights under this name
             best = best_checkpoint(last["callbacks"].values(), last["config"]["optimized_metric"])
-            directory = last.get("resume", {}).get("folder", run.checkpoints)  # before the run directory was moved
+            directory = last.get("resume", {}).get("folder", run.checkpoints)  # path at the time of saving
             return (
                 existing(Path(os.path.normpath(run.checkpoints / os.path.relpath(best, directory)))) if best else path
             )
@@ -126,10 +126,10 @@ def kept_checkpoint(run: Run) -> Path:
 
 
 def existing(best: Path) -> Path:
-    """Return the path of a best checkpoint.
+    """Return ``best`` unchanged.
 
     Raises:
-        UserError: the file is missing.
+        UserError: the file does not exist; the message lists other checkpoints beside it.
     """
     if not best.exists():
         others = ", ".join(str(path) for path in sorted(best.parent.glob("*.ckpt"))) or "none"
@@ -138,7 +138,7 @@ def existing(best: Path) -> Path:
 
 
 def best_checkpoint(callback_states: Iterable[Mapping[str, Any]], metric: str | None) -> str:
-    """Return the path of the best checkpoint by ``metric``, or by another metric if that is what a callback monitors.
+    """Return the path of the best checkpoint by ``metric``. If no callback monitors it, use another monitored metric.
 
     Args:
         callback_states: the states of a run's callbacks. ModelCheckpoint's holds ``monitor`` and ``best_model_path``.
@@ -157,7 +157,7 @@ def read_checkpoint(path: Path, map_location: str | torch.device = "cpu") -> dic
     Raises:
         UserError: the file is not a checkpoint of blitz, or it is damaged.
     """
-    if path.exists() and not path.is_file():  # reading a pipe would wait for ever
+    if path.exists() and not path.is_file():  # reading a pipe would block forever
         raise UserError(f"{path}: not a regular file; expected a checkpoint")
     try:
         if damaged := zipfile.ZipFile(path).testzip():  # torch.load does not compare checksums
@@ -179,7 +179,7 @@ def load(
     without them, because the checkpoint holds all weights.
 
     Args:
-        trust: also call code outside of ``config.trust.PACKAGES`` if the checkpoint names it.
+        trust: let the checkpoint call any code, not only that of ``config.trust.PACKAGES`` and this project.
 
     Raises:
         UserError: there is no checkpoint, the file is not one of blitz, it names code that is not trusted, or its

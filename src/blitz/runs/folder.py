@@ -8,8 +8,8 @@ git.diff                      the uncommitted changes, if there are any
 checkpoints/                  best.ckpt by the monitored metric; resume.ckpt and resume-previous.ckpt to resume from
 events.out.tfevents...        TensorBoard
 per_class.csv, confusion.csv  tables of the task; an image classifier writes these two
-metrics.json                  the final metrics: of the last epoch's training, and of the checkpoint that was tested;
-                              a run is finished if this file exists
+metrics.json                  the final metrics: training of the last epoch, validation and test of the tested
+                              checkpoint; a run is finished if this file exists
 error.txt                     the traceback of a run that failed
 ============================  =================================================================
 """
@@ -31,7 +31,7 @@ from blitz.runs.atomic import write_all
 from blitz.runs.metadata import environment, uncommitted
 from blitz.runs.report import Report, Rows
 
-# Lightning's ModelCheckpoint names its own files by metrics, "best", or with ``save_last`` "last".
+# Names that ModelCheckpoint does not use: it names files by metrics, "best", or with ``save_last`` "last".
 LAST, PREVIOUS, NEXT = "resume.ckpt", "resume-previous.ckpt", "resume-next.ckpt"
 RESUMABLE = (LAST, PREVIOUS)  # newest first
 OLD_NAMES = {"last.ckpt": LAST, "previous.ckpt": PREVIOUS}  # until 2026-11
@@ -84,14 +84,14 @@ class Run:
 
     @property
     def last_checkpoint(self) -> Path | None:
-        """The newest checkpoint to resume from, which may be damaged."""
+        """The newest checkpoint to resume from, which may be damaged. None if there is none."""
         return next(iter(self.resumable), None)
 
     @property
     def resumable(self) -> list[Path]:
         """The checkpoints to resume from, newest first; they may be damaged.
 
-        Old names count only if there are no new ones: ``last.ckpt`` may also be a ModelCheckpoint's.
+        Old names count only if there are no new ones, because a ModelCheckpoint may save ``last.ckpt``, too.
         """
         for names in (RESUMABLE, OLD_NAMES):
             if found := [path for name in names if (path := self.checkpoints / name).exists()]:
@@ -127,7 +127,7 @@ def create_run(path: Path, config: Mapping[str, Any], overrides: Sequence[str], 
 def finish_run(run: Run, metrics: Mapping[str, SupportsFloat], report: Report) -> None:
     """Write the tables and files of the report and the final metrics, which mark the run as finished.
 
-    A metric that is undefined, infinite or not a number is written as null, because JSON has no such numbers.
+    A metric that is undefined, infinite or NaN is written as null, because JSON cannot hold it.
 
     Raises:
         UserError: the run directory was deleted.
@@ -152,7 +152,7 @@ def as_yaml(value: Any) -> bytes:
 
 
 class _Dumper(yaml.SafeDumper):
-    """Escape text that is not printable: YAML reads U+0085 as a line break."""
+    """A dumper that escapes characters that are not printable: YAML reads U+0085 as a line break."""
 
     def represent_text(self, text: str) -> yaml.ScalarNode:
         return self.represent_scalar("tag:yaml.org,2002:str", text, style=None if text.isprintable() else '"')

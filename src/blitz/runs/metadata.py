@@ -39,7 +39,7 @@ def environment() -> dict[str, Any]:
 
 
 def uncommitted() -> bytes:
-    """Return the changes of the project since its last commit, with new files in src/ and configs/, as a patch."""
+    """Return the uncommitted changes of the project as a patch, including new files in src/ and configs/."""
     new = git("ls-files", "--others", "--exclude-standard", "-z", "--", "src", "configs").decode(
         errors="surrogateescape"
     )
@@ -54,4 +54,4 @@ def git(*arguments: str) -> bytes:
         done = subprocess.run(["git", "--no-optional-locks", *arguments], cwd=PROJECT, capture_output=True, timeout=30)
     except (OSError, subprocess.TimeoutExpired):
         return b""
-    return done.stdout if done.returncode in (0, 1) else b""  # 1: diff --no-index has found a difference
+    return done.stdout if done.returncode in (0, 1) else b""  # 1: diff --no-index found a difference

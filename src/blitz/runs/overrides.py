@@ -132,10 +132,10 @@ class _RecordedRun:
         self._references = (self._read("environment.json", json.loads, dict) or {}).get("references", {})
 
     def _read(self, name: str, parse: Any, kind: type) -> Any:
-        """Return the content of a file of the run, which is of a ``kind``, or None if there is no such file."""
+        """Return the parsed content of a file of the run, or None if there is no such file. Refuse another ``kind``."""
         file = self._run_dir / name
         try:
-            if file.exists() and not file.is_file():  # reading a pipe would wait for ever
+            if file.exists() and not file.is_file():  # reading a pipe would block forever
                 raise ValueError("not a regular file")
             content = parse(file.read_text(encoding="utf-8"))
             if not isinstance(content, kind):
@@ -285,7 +285,7 @@ def _parse(texts: Sequence[str]) -> list[Override]:
 
 
 def is_allowed(key: str) -> bool:
-    """Return whether a resumed run may change the value of a config key, or of a key that it belongs to."""
+    """Return whether a resumed run may change a config key or one of its parents."""
     names = key.split(".")
     return any(_matches(".".join(names[: n + 1]), (*LIMITS, *ROUNDING, *EXACT)) for n in range(len(names)))
 

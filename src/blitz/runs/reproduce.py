@@ -41,7 +41,11 @@ def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
 
 
 def comparable(environment: Mapping[str, Any], patch: bytes) -> dict[str, Any]:
-    """Return what metrics may depend on, flat: entries of an ``environment.json``, and the uncommitted changes."""
+    """Return what the metrics may depend on, as a flat dict: entries of ``environment.json``, and uncommitted changes.
+
+    Args:
+        patch: content of ``git.diff``.
+    """
     flat = {name: environment.get(name) for name in RECORDED} | environment.get("packages", {})
     kinds = set()
     for split, checksum in environment.get("data", {}).items():

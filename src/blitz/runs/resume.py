@@ -19,7 +19,7 @@ from blitz.runs.metadata import environment, uncommitted
 from blitz.runs.overrides import is_allowed, move
 from blitz.runs.reproduce import changes, comparable
 
-RESULTS = ("metrics.json", "per_class.csv", "confusion.csv", "error.txt")  # of a run that has ended
+RESULTS = ("metrics.json", "per_class.csv", "confusion.csv", "error.txt")  # files of a run that has ended
 
 
 class Resumable(NamedTuple):
@@ -93,7 +93,7 @@ def restore(
     found = found._replace(path=_renamed(run, found.path))
     if found.path == run.checkpoints / PREVIOUS:
         (run.checkpoints / LAST).unlink(missing_ok=True)  # damaged; the next save would keep it as the previous one
-    if found.path is None:  # the run starts again, so the checkpoints of its callbacks are from a future
+    if found.path is None:  # the run starts again: delete checkpoints of steps that it will repeat
         for checkpoint in run.checkpoints.rglob("*.ckpt"):
             checkpoint.unlink()
     for leftover in (*run.path.glob(f"*{TEMPORARY}"), *run.checkpoints.glob(f"*{TEMPORARY}"), run.checkpoints / NEXT):
@@ -102,7 +102,7 @@ def restore(
 
 
 def _renamed(run: Run, path: Path | None) -> Path | None:
-    """Give the checkpoints of an earlier version their present names. Return the new name of ``path``."""
+    """Rename the checkpoints of an earlier version to the current names. Return the new path of ``path``."""
     if path is None or path.name not in OLD_NAMES:
         return path
     for old, new in OLD_NAMES.items():
@@ -112,7 +112,7 @@ def _renamed(run: Run, path: Path | None) -> Path | None:
 
 
 def _check_config(run: Run, found: Resumable, config: Mapping[str, Any]) -> None:
-    """Refuse a config that differs from the checkpoint's in a key that a resumed run keeps."""
+    """Refuse a config that differs from the checkpoint's in a key that a resumed run must not change."""
     saved, new = (move(node, str(node["run_dir"]), "") for node in (found.checkpoint["config"], dict(config)))
     before, after = (dict(leaves({name: node[name] for name in saved if name in new})) for node in (saved, new))
     for key in after | before:
@@ -125,7 +125,7 @@ def _check_config(run: Run, found: Resumable, config: Mapping[str, Any]) -> None
 
 
 def _check_files(run: Run) -> None:
-    """Refuse files that cannot be written or deleted, before any of them is."""
+    """Refuse files that cannot be written or deleted, before any file is changed."""
     written = [
         run.path / name for name in ("config.yaml", "overrides.yaml", "environment.json", "metrics.csv", *RESULTS)
     ]
@@ -137,7 +137,7 @@ def _check_files(run: Run) -> None:
 
 
 def _check_best(run: Run) -> None:
-    """Refuse a damaged best checkpoint. One that is missing may be saved again, unless the run is finished."""
+    """Refuse a damaged best checkpoint, and a missing one if the run is finished. Otherwise it may be saved again."""
     try:
         best = kept_checkpoint(run)
     except UserError:
@@ -148,7 +148,7 @@ def _check_best(run: Run) -> None:
 
 
 def _check_data(run: Run, checksums: Mapping[str, str]) -> None:
-    """Refuse other data. Checksums of another kind, from earlier versions, cannot be compared: ``changes`` says so."""
+    """Refuse data with other checksums. Those of earlier versions cannot be compared, which ``changes`` reports."""
     recorded: dict[str, str] = run.environment.get("data", {})
     for split in recorded | dict(checksums if recorded else {}):
         before, now = (known.get(split, "") for known in (recorded, checksums))
@@ -180,7 +180,7 @@ def _check_limits(run: Run, checkpoint: Mapping[str, Any], trainer: Trainer) -> 
 def _new_records(
     run: Run, config: Mapping[str, Any], overrides: Sequence[str], now: Mapping[str, Any], differences: Sequence[str]
 ) -> dict[Path, bytes]:
-    """Return the files to write: this process is added to ``resumed`` in ``environment.json``."""
+    """Return the new content of each record. ``resumed`` in ``environment.json`` gets an entry for this process."""
     recorded = run.environment
     resumed = {
         "time": datetime.now(UTC).isoformat(timespec="seconds"),

@@ -21,7 +21,7 @@ class SequentialLauncher(Launcher):
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self.context, self.task, self.config = hydra_context, task_function, config
-        self.states: list[str] = []  # of each job: done, failed, or refused because its directory holds a run
+        self.states: list[str] = []  # per job: done, failed, or refused because its directory holds a run
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         setup_globals()

@@ -210,7 +210,7 @@ class Classify(LightningModule):
         results = per_class.class_results(self.classes, self.confusion[stage])
         accuracies = {f"{stage}/acc/{result.name}": result.accuracy for result in results}
         accuracies[f"{stage}/acc"] = per_class.accuracy(results)
-        # float64: the ratio of two counts, to the last bit. Lightning would convert Python's floats to float32.
+        # float64 keeps every bit of the ratio of two counts. Lightning would convert Python's floats to float32.
         exact = {
             name: torch.tensor(value, dtype=torch.float64) for name, value in accuracies.items() if value is not None
         }

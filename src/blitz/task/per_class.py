@@ -67,7 +67,7 @@ def display_table(results: Sequence[ClassResult]) -> Rows:
 
 
 def printable(name: str) -> str:
-    """Return a name with escapes for the characters that a terminal does not show."""
+    """Return a name in which characters that are not printable are escaped."""
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in name)
 
 

@@ -32,7 +32,8 @@ def build(config: Config, *path: str, **objects: Any) -> Any:
     """Instantiate the node of ``config`` at ``path``.
 
     Args:
-        objects: further arguments.
+        path: keys that lead to the node.
+        objects: further arguments, which are not in the config.
 
     Raises:
         UserError: a library refused an argument; the message holds its key and value.
@@ -55,12 +56,12 @@ def named(
     """Name the argument that a library refuses in ``attempt(config)``.
 
     Args:
-        suspects: returns the paths of arguments in ``config`` that may have caused an error. By default these are the
-            arguments that the error names, and those of the trainer, the optimizer or the schedule if it raised the
-            error.
+        attempt: repeated with one argument less at a time, so it must not change anything.
+        suspects: returns the paths of the arguments that may have caused an error. The default is the arguments that
+            the error names, and those of the trainer, optimizer or schedule if it was raised there.
 
     Raises:
-        UserError: if the argument is found. Otherwise the error is raised unchanged.
+        UserError: with the key and the value, if the argument is found. Otherwise the error is raised unchanged.
     """
     try:
         yield
@@ -123,7 +124,7 @@ def _suspects(error: BaseException, config: Config) -> Iterator[Keys]:
 
 
 def _made_later(config: Config) -> Iterator[tuple[Keys, Config]]:
-    """Yield the path and the node of each object that the task makes itself, such as an optimizer."""
+    """Yield the path and the node of each object that the task creates itself, such as an optimizer."""
     for path in _arguments(config["task"], "task"):
         node = _select(config, path)
         if isinstance(node, dict) and node.get("_partial_"):
@@ -131,7 +132,7 @@ def _made_later(config: Config) -> Iterator[tuple[Keys, Config]]:
 
 
 def _raised_in(target: str, error: BaseException) -> bool:
-    """Return whether an error passed through the module of a class or of one of its parents."""
+    """Return whether an error passed through the module of a target or of one of its base classes."""
     files = {frame.filename for frame in traceback.extract_tb(error.__traceback__)}
     made_by = get_object(target)
     parents = made_by.mro() if isinstance(made_by, type) else [made_by]
@@ -158,7 +159,7 @@ def _select(node: Any, path: Keys) -> Any:
 
 
 def _in_group(config: Config, path: Keys) -> Keys:
-    """Return the path of an argument in the config group that the task takes it from: ``optimizer.lr``."""
+    """Return the path in the config group: ``optimizer.lr`` instead of ``task.optimizer.lr``."""
     parent = _select(config, path[:-1])
     group = next((key for key, node in config.items() if path[0] == "task" and node == parent), None)
     return path if group is None else (group, path[-1])

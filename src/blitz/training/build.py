@@ -157,13 +157,13 @@ def _advice(
 
 
 def check_schedule(config: Config, optimizers: Sequence[Optimizer]) -> None:
-    """Refuse a schedule that replaces other values of its optimizer than the learning rate, such as the momentum.
+    """Refuse a schedule that overrides a value of ``optimizer``, such as the momentum, so that it has no effect.
 
     Args:
-        optimizers: with their schedules.
+        optimizers: those of the run, after the schedule was applied to them.
 
     Raises:
-        UserError: the value in the config would have no effect.
+        UserError: with the key of the value, and what overrides it.
     """
     optimizer: Config = config.get("optimizer") or {}
     schedule: Config = config.get("schedule") or {}
@@ -188,7 +188,7 @@ def _plain(value: Any) -> Any:
 
 
 def _without_validation(used: Mapping[str, str | None]) -> str:
-    """Return the overrides that replace each metric of the validation by that of the training."""
+    """Return the overrides that replace each validation metric with the training metric."""
     return " ".join(
         f"{key}={value.replace('val/', 'train/')}" for key, value in used.items() if value and "val/" in value
     )
@@ -259,7 +259,7 @@ def _build(config: Config, group: str, name: str, kind: type) -> Any:
 
 
 def _check_directory(config: Config, name: str, callback: Any) -> None:
-    """Refuse a ModelCheckpoint outside the run directory: a copy of the directory would be incomplete."""
+    """Refuse a ModelCheckpoint outside of the run directory, which could not be copied, or in place of resume.ckpt."""
     directory, filename = (getattr(callback, attribute, None) for attribute in ("dirpath", "filename"))
     if directory and filename:
         path = os.path.normpath(Path(directory, filename))

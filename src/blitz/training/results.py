@@ -17,7 +17,7 @@ from blitz.training.rehearsal import has_stage
 
 
 def kept_checkpoint(trainer: Trainer, metric: str | None, run: Run) -> Path | None:
-    """Return the best checkpoint by ``metric``, otherwise the last one. Return None if the run saves no checkpoints.
+    """Return the best checkpoint by ``metric``, or the last one if none is monitored. Return None if there is none.
 
     Raises:
         UserError: the best checkpoint is missing.
@@ -29,13 +29,13 @@ def kept_checkpoint(trainer: Trainer, metric: str | None, run: Run) -> Path | No
 def kept_metrics(
     trainer: Trainer, metric: str | None, task: LightningModule, data: LightningDataModule | None, kept: Path | None
 ) -> dict[str, Any]:
-    """Return the metrics of the kept checkpoint, without those of training, which describe an epoch.
+    """Return the metrics of the kept checkpoint, without training metrics except ``metric``: they describe an epoch.
 
-    If ``metric`` is not among them, the checkpoint is validated now: the training has ended before any validation.
+    If ``metric`` is missing because training ended before any validation, validate the checkpoint now.
     """
     metrics: dict[str, Any] = dict(trainer.callback_metrics)
     if kept is not None:
-        recorded = read_checkpoint(kept).get("metrics", {})  # absent in checkpoints until 2026-11
+        recorded = read_checkpoint(kept).get("metrics", {})  # absent in checkpoints of earlier versions
         metrics = {name: value for name, value in recorded.items() if not name.startswith("train") or name == metric}
     if metric is not None and metric not in metrics:
         trainer.validate(task, data, ckpt_path=kept, verbose=False)
@@ -69,7 +69,7 @@ def report(task: LightningModule, stage: str, metrics: Mapping[str, SupportsFloa
 
 
 def check_finite(metrics: Mapping[str, Any], task: LightningModule, source: Path | None) -> None:
-    """Refuse the result of a test whose metrics are not finite.
+    """Refuse metrics that are not finite.
 
     Args:
         source: the checkpoint that was tested.
