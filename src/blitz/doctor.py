@@ -121,7 +121,7 @@ def judge(results: Iterable[Result]) -> tuple[Table, list[str]]:
     return table, faults
 
 
-@signals.ended_by_signals()
+@signals.exit_on_signals()
 def main() -> None:
     parser = Parser(prog="blitz-doctor", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     try:

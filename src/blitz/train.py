@@ -52,9 +52,9 @@ def train(cfg: "DictConfig") -> float | None:
     resume_from = _record_start(run, cfg, trainer, task, data, initial) if trainer.is_global_zero else None
     trainer.fit(task, data, ckpt_path=trainer.strategy.broadcast(resume_from))
     metrics = dict(trainer.callback_metrics)
-    kept = results.kept_checkpoint(trainer, cfg.optimized_metric, run) if trainer.is_global_zero else None
+    kept = results.checkpoint_to_test(trainer, cfg.optimized_metric, run) if trainer.is_global_zero else None
     kept = trainer.strategy.broadcast(kept)
-    metrics |= results.kept_metrics(trainer, cfg.optimized_metric, task, data, kept)
+    metrics |= results.metrics_of_checkpoint(trainer, cfg.optimized_metric, task, data, kept)
     stage = results.evaluate(trainer, task, data, kept)
     metrics |= trainer.callback_metrics
     if trainer.is_global_zero:

@@ -19,7 +19,7 @@ from blitz.cli.syntax import explain_syntax
         ("data.root='x", "the quote ' is not closed"),
         ('data.root="x', 'the quote " is not closed'),
         ("data.root=${x", "the interpolation ${ is not closed"),
-        ("seed=,", "a value is missing beside a comma"),
+        ("seed=,", "a value is missing before or after a comma"),
         ("seed=choice()", "Hydra's function does not take these arguments"),
     ],
 )

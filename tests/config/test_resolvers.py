@@ -109,5 +109,5 @@ def test_config_groups_are_those_of_the_defaults_list():
 
 
 def test_first_given():
-    assert RESOLVERS["first_given"](None, "b", "c") == "b"
-    assert RESOLVERS["first_given"](None, None) is None
+    assert RESOLVERS["coalesce"](None, "b", "c") == "b"
+    assert RESOLVERS["coalesce"](None, None) is None

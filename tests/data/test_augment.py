@@ -53,5 +53,5 @@ def test_wrong_values_are_refused(wrong):
 
 def test_a_translation_beyond_the_mirrored_image_is_refused():
     translate = Translate(8)
-    with pytest.raises(UserError, match=r"pixels=8: images of 8x8 cannot be mirrored that far; expected .* 7$"):
+    with pytest.raises(UserError, match=r"pixels=8: images of 8x8 are smaller; expected .* 7$"):
         translate.apply(split().images, translate.draw(103, 0, 0))

@@ -142,7 +142,7 @@ def test_files_that_are_not_used_are_counted(folder):
 def test_images_below_a_class_without_images_are_mentioned(folder):
     (folder / "train" / "fig" / "deep").mkdir(parents=True)
     (folder / "train" / "fig" / "deep" / "a.png").touch()
-    with pytest.raises(UserError, match="fig: no images in it, but 1 in its sub-directories; expected"):
+    with pytest.raises(UserError, match="fig: no images in it, but 1 in its subdirectories; expected"):
         open_folder(folder)
 
 

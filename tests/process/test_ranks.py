@@ -122,7 +122,7 @@ def test_a_slurm_allocation_without_a_step(environment):
         ({"RANK": "-1"}, "^RANK=-1: not a valid value"),
         ({"RANK": "", "LOCAL_RANK": "", "WORLD_SIZE": ""}, "^RANK=: not a valid value"),
         ({"WORLD_SIZE": "0"}, "^WORLD_SIZE=0: not a valid value .* >= 1"),
-        ({"RANK": "5", "LOCAL_RANK": "0", "WORLD_SIZE": "2"}, "^RANK=5: not below WORLD_SIZE=2"),
+        ({"RANK": "5", "LOCAL_RANK": "0", "WORLD_SIZE": "2"}, "^RANK=5: not smaller than WORLD_SIZE=2"),
         ({"SLURM_STEP_NUM_TASKS": "x"}, "^SLURM_STEP_NUM_TASKS=x: not a valid value"),
         ({"SLURM_STEP_NUM_TASKS": "2"}, "^SLURM_STEP_NUM_TASKS=2: SLURM_PROCID is not set"),
     ],

@@ -39,7 +39,7 @@ def test_outside_the_main_thread_nothing_changes():
     seen = []
 
     def work():
-        with signals.ended_by_signals():
+        with signals.exit_on_signals():
             seen.append(signal.getsignal(signal.SIGTERM))
 
     thread = threading.Thread(target=work)
@@ -82,7 +82,7 @@ def test_the_users_handler_is_called_and_restored():
 
 def test_the_handler_of_the_command_line_is_not_called():
     """It would end the process before the run is saved."""
-    with signals.ended_by_signals():
+    with signals.exit_on_signals():
         request = signals.StopRequest()
         with request.noted():
             signal.raise_signal(signal.SIGTERM)
@@ -103,7 +103,7 @@ def test_handlers_installed_meanwhile_are_not_restored():
 def test_a_signal_ends_a_block_that_turns_it_into_another_exception(name, status):
     before = signal.getsignal(signal.Signals[name])
 
-    @signals.ended_by_signals()
+    @signals.exit_on_signals()
     def import_something():
         try:
             signal.raise_signal(signal.Signals[name])
@@ -119,7 +119,7 @@ def test_a_signal_ends_a_block_that_turns_it_into_another_exception(name, status
 SWALLOWING = """
 import contextlib, os, signal, time
 from blitz.process import signals
-with signals.ended_by_signals():
+with signals.exit_on_signals():
     for time_ in range({times}):
         with contextlib.suppress(BaseException):
             if time_ == 0:
@@ -139,7 +139,7 @@ def test_a_signal_that_is_swallowed_ends_the_process_nevertheless(times, last):
 
 
 def test_a_blocked_signal_reaches_a_new_process_once_it_is_ready():
-    program = "import time; from blitz.process.signals import *\nwith ended_by_signals(): unblock(); time.sleep(60)"
+    program = "import time; from blitz.process.signals import *\nwith exit_on_signals(): unblock(); time.sleep(60)"
     with signals.blocked():
         child = subprocess.Popen([sys.executable, "-c", program])
         child.send_signal(signal.SIGINT)

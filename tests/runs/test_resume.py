@@ -248,7 +248,7 @@ def test_checkpoints_of_callbacks_are_written_again_if_the_run_starts_again(copy
 
 def test_a_callback_may_not_overwrite_the_state_to_resume_from(refused, tmp_path):
     assert refused("callback.checkpoint.filename=resume", f"hydra.run.dir={tmp_path / 'run'}").endswith(
-        "callback.checkpoint.filename=resume: the run saves its own state there; expected another name"
+        "callback.checkpoint.filename=resume: reserved for the run's own state; expected another name"
     )
 
 

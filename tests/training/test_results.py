@@ -8,7 +8,7 @@ import torch
 from blitz.errors import UserError
 from blitz.runs.folder import Run
 from blitz.task.classify import Classify
-from blitz.training.results import kept_checkpoint
+from blitz.training.results import checkpoint_to_test
 from tests.conftest import QUICK, error_of
 
 
@@ -80,7 +80,7 @@ def test_missing_best_checkpoint_is_refused(tmp_path):
         checkpoint_callbacks = (Callback(),)
 
     with pytest.raises(UserError, match=r"best\.ckpt: the best checkpoint is missing"):
-        kept_checkpoint(Trainer(), "val/acc", Run(tmp_path))
+        checkpoint_to_test(Trainer(), "val/acc", Run(tmp_path))
 
 
 @pytest.mark.parametrize("name", ["filename=../../x", "dirpath=/tmp"])

@@ -29,7 +29,7 @@ from blitz.runs import lock, overrides
 Task = Callable[[DictConfig], Any]
 
 
-@signals.ended_by_signals()
+@signals.exit_on_signals()
 def run(task: Task, config_name: str) -> None:
     """Compose ``configs/<config_name>.yaml`` with the command line and call ``task`` on it, once or for each job.
 
@@ -142,7 +142,7 @@ def _resume_with_recorded_config(job: "_Job", run_dir: Path, error: Exception) -
     except Exception:
         raise error from None
     if job.failure is None:
-        print(f"resumed with the config of the run alone, because of configs/: {line}")
+        print(f"resumed with the recorded config only, because configs/ is invalid: {line}")
 
 
 class _Job:
@@ -164,7 +164,7 @@ class _Job:
         multirun = job.mode == RunMode.MULTIRUN
         created = not any(run_dir.iterdir())
         try:
-            with lock.hold(run_dir), _recorded(run_dir, always=multirun), signals.ended_by_signals():
+            with lock.hold(run_dir), _recorded(run_dir, always=multirun), signals.exit_on_signals():
                 return self._run(cfg, run_dir)
         except Exception as error:
             if isinstance(error, OSError) and error.filename is None and _can_print():

@@ -35,7 +35,7 @@ from blitz.config.checks import did_you_mean
 from blitz.config.paths import CONFIGS, PROJECT, as_override, choices
 from blitz.errors import UserError, reason
 
-MERGING = "Error merging override "  # start of Hydra's message about an override that OmegaConf refuses
+MERGE_ERROR_PREFIX = "Error merging override "  # start of Hydra's message about an override that OmegaConf refuses
 
 
 def explain(error: BaseException, config_name: str, overrides: Sequence[str]) -> str:
@@ -86,9 +86,9 @@ def _explain(error: BaseException, config_name: str, overrides: Sequence[str]) -
         return explain_syntax(str(error.override))
     if isinstance(error, ValueError) and str(error).startswith("Invalid defaults list"):
         return str(error)
-    if isinstance(error.__cause__, GrammarParseError) and str(error).startswith(MERGING):
-        place = str(error).partition("\n")[0].removeprefix(MERGING)
-        return f"{place}: cannot read its interpolation; expected ${{KEY}}, or \\${{ for the text itself"
+    if isinstance(error.__cause__, GrammarParseError) and str(error).startswith(MERGE_ERROR_PREFIX):
+        place = str(error).partition("\n")[0].removeprefix(MERGE_ERROR_PREFIX)
+        return f"{place}: invalid interpolation; expected ${{KEY}}, or \\${{ for a literal ${{"
     if isinstance(error, InterpolationResolutionError):
         return _explain_interpolation(error, overrides)
     if isinstance(error, InstantiationException) and error.__cause__ is not None:  # a bug in a _target_
@@ -114,7 +114,7 @@ def _first_line(error: BaseException) -> str:
 
 def _first_lines(error: BaseException) -> str:
     lines = (str(cause).partition("\n")[0].rstrip(": ") for cause in (error, error.__cause__) if cause)
-    return ": ".join(dict.fromkeys(filter(None, lines))).removeprefix(MERGING)
+    return ": ".join(dict.fromkeys(filter(None, lines))).removeprefix(MERGE_ERROR_PREFIX)
 
 
 def _explain_bug(error: BaseException) -> str:

@@ -30,7 +30,7 @@ def explain_syntax(text: str) -> str:
 
 def _cause(value: str) -> str:
     if FUNCTION.fullmatch(value):
-        return "Hydra's function does not take these arguments; expected for example choice(1,2) or range(1,5)"
+        return "invalid arguments for Hydra's function; expected, for example, choice(1,2) or range(1,5)"
     if value.count("${") > value.count("}"):
         return "the interpolation ${ is not closed"
     if value[0] in "'\"" and value.count(value[0]) % 2:
@@ -38,10 +38,10 @@ def _cause(value: str) -> str:
     if value[0] in PAIRS and value.count(value[0]) != value.count(PAIRS[value[0]]):
         return f"the bracket {value[0]} is not closed"
     if value.strip()[:1] == "," or value.strip()[-1:] == ",":
-        return "a value is missing beside a comma"
+        return "a value is missing before or after a comma"
     special = [char for char in dict.fromkeys(value) if not _is_read(char)]
     names = " and ".join(special)
-    return f"{names} must be quoted" if names else "its value is not a value, a list or a dictionary"
+    return f"{names} must be quoted" if names else "its value is neither text, a list nor a dictionary"
 
 
 def _is_read(char: str) -> bool:

@@ -36,7 +36,7 @@ TYPE_NAMES = {
     str: "text",
     list: "a list",
     dict: "a dictionary",
-    object: "an object: a _target_ and its arguments",
+    object: "an object: a _target_ with its arguments",
 }
 LISTS = (list, tuple, Sequence, Iterable, Collection)
 VALUES = ("builtins", "typing", "collections", "numbers", "enum", "torch")  # modules of classes that need no _target_
@@ -79,14 +79,14 @@ def check_values(cfg: DictConfig) -> None:
     _check_number(cfg, "trainer.gradient_clip_val", float, minimum=0, nullable=True)
     _check_number(cfg, "trainer.log_every_n_steps", int, minimum=0, nullable=True)
     _check_number(cfg, "trainer.check_val_every_n_epoch", int, minimum=1, nullable=True)
-    _check_number(cfg, "threads", int, minimum=1, below=_most_workers() + 1, nullable=True)
+    _check_number(cfg, "threads", int, minimum=1, below=_max_processes() + 1, nullable=True)
     _check_number(cfg, "seed", int, minimum=0, below=2**32, nullable=True)
     for group in ("optimizer", "schedule"):
         for key, value in leaves(OmegaConf.to_container(cfg, resolve=True).get(group), group):  # type: ignore[union-attr]
             if isinstance(value, float) and math.isinf(value):
                 raise UserError(f"{key}={value}: not a finite number; expected a finite number")
     _check_devices(cfg)
-    _check_end(cfg)
+    _check_training_ends(cfg)
 
 
 def _check_keys(cfg: DictConfig) -> None:
@@ -148,13 +148,13 @@ def _check_interpolations(cfg: DictConfig) -> None:
                 raise UserError(f"{key}={value}: {reason}; expected a value or the name of another key") from error
 
 
-def _most_workers() -> int:
+def _max_processes() -> int:
     return max(8, MAX_PER_CORE * (os.cpu_count() or 1))
 
 
 def _check_devices(cfg: DictConfig) -> None:
     """Refuse more processes or replicas on the CPU than its cores can run, unless ``device.force=true``."""
-    devices, most = OmegaConf.select(cfg, "trainer.devices"), _most_workers()
+    devices, most = OmegaConf.select(cfg, "trainer.devices"), _max_processes()
     force = OmegaConf.select(cfg, "device.force")
     if force is not None and not force and _matches_type(devices, int) and devices > most:
         raise UserError(
@@ -163,7 +163,7 @@ def _check_devices(cfg: DictConfig) -> None:
         )
 
 
-def _check_end(cfg: DictConfig) -> None:
+def _check_training_ends(cfg: DictConfig) -> None:
     """Refuse a training without a step or an end. ``max_epochs=null`` would be 1,000 epochs for Lightning."""
     trainer = OmegaConf.select(cfg, "trainer") or {}
     for key in ("max_epochs", "max_steps", "limit_train_batches", "limit_test_batches"):
@@ -177,7 +177,7 @@ def _check_end(cfg: DictConfig) -> None:
     if epochs in (None, -1) and steps in (None, -1) and time is None and not stops:
         value = "null" if epochs is None else epochs
         raise UserError(
-            f"trainer.max_epochs={value}: the training would have no end; expected a whole number >= 1, or a limit in "
+            f"trainer.max_epochs={value}: the training would never end; expected a whole number >= 1, or a limit in "
             "trainer.max_steps or +trainer.max_time"
         )
 
@@ -212,9 +212,9 @@ def check_arguments(cfg: DictConfig) -> None:
     for path, node in _targets(OmegaConf.to_container(cfg), OmegaConf.to_container(cfg, resolve=True)):
         target = node["_target_"]
         if not isinstance(target, str):
-            raise UserError(f"{path}._target_={target}: not a name; expected that of a class, such as torch.nn.Linear")
+            raise UserError(f"{path}._target_={target}: not the name of a class; expected one such as torch.nn.Linear")
         try:
-            with _silent():
+            with _logging_disabled():
                 arguments = _signature(get_object(target))
         except Exception as error:
             reason = " ".join(str(error.__cause__ or error).split())
@@ -234,7 +234,7 @@ def check_arguments(cfg: DictConfig) -> None:
 def parameters(target: str) -> dict[str, inspect.Parameter]:
     """Return the parameters of a ``_target_`` by name; an empty dict if it cannot be imported."""
     try:
-        with _silent():
+        with _logging_disabled():
             found = _signature(get_object(target))
     except Exception:
         return {}
@@ -242,7 +242,7 @@ def parameters(target: str) -> dict[str, inspect.Parameter]:
 
 
 @contextlib.contextmanager
-def _silent() -> Iterator[None]:
+def _logging_disabled() -> Iterator[None]:
     """Keep Hydra from logging an import error that it also raises."""
     before = logging.root.manager.disable
     logging.disable()

@@ -91,5 +91,5 @@ RESOLVERS: dict[str, Callable[..., Any]] = {
     "run_directory": run_directory,
     "sweep_directory": sweep_directory,
     "config_groups": config_groups,
-    "first_given": lambda *values: next((value for value in values if value is not None), None),
+    "coalesce": lambda *values: next((value for value in values if value is not None), None),
 }

@@ -9,7 +9,7 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor
 
-from blitz.data.checks import whole_number
+from blitz.data.checks import check_integer
 from blitz.data.seeding import generator
 from blitz.errors import UserError
 
@@ -52,7 +52,7 @@ class Translate:
     """Shift by up to ``pixels`` in each direction, and mirror the image at its border."""
 
     def __init__(self, pixels: int = 2) -> None:
-        whole_number("augment.translate.pixels", pixels, 1)
+        check_integer("augment.translate.pixels", pixels, 1)
         self.pixels = pixels
 
     def draw(self, n: int, seed: int, epoch: int) -> Tensor:
@@ -62,7 +62,7 @@ class Translate:
         n, channels, _, size = images.shape
         if self.pixels >= size:
             raise UserError(
-                f"data.augment.translate.pixels={self.pixels}: images of {size}x{size} cannot be mirrored that far; "
+                f"data.augment.translate.pixels={self.pixels}: images of {size}x{size} are smaller; "
                 f"expected a whole number from 1 to {size - 1}"
             )
         positions = torch.arange(-self.pixels, size - self.pixels, device=images.device)
@@ -81,7 +81,7 @@ class Cutout:
     """Cover a square of ``size`` pixels, centred anywhere in the image, with grey (DeVries and Taylor, 2017)."""
 
     def __init__(self, size: int = 8) -> None:
-        whole_number("augment.cutout.size", size, 1)
+        check_integer("augment.cutout.size", size, 1)
         self.size = size
 
     def draw(self, n: int, seed: int, epoch: int) -> Tensor:

@@ -6,7 +6,7 @@ from typing import Any
 from blitz.errors import UserError
 
 
-def whole_number(key: str, value: Any, minimum: int, maximum: int | None = None) -> None:
+def check_integer(key: str, value: Any, minimum: int, maximum: int | None = None) -> None:
     """Refuse anything but a whole number from ``minimum`` to ``maximum``."""
     valid = isinstance(value, int) and not isinstance(value, bool) and value >= minimum
     if not valid or (maximum is not None and value > maximum):
@@ -14,13 +14,13 @@ def whole_number(key: str, value: Any, minimum: int, maximum: int | None = None)
         raise UserError(f"data.{key}={value}: not a valid number; expected a whole number {limits}")
 
 
-def positive(key: str, value: Any) -> None:
+def check_positive(key: str, value: Any) -> None:
     """Refuse anything but a number > 0."""
     if not is_number(value) or not value > 0:
         raise UserError(f"data.{key}={value}: not a valid number; expected a number > 0")
 
 
-def fraction(key: str, value: Any) -> None:
+def check_fraction(key: str, value: Any) -> None:
     """Refuse anything but a number >= 0 and < 1."""
     if not is_number(value) or not 0 <= value < 1:
         raise UserError(f"data.{key}={value}: not a valid number; expected a number >= 0 and < 1")

@@ -13,7 +13,7 @@ from lightning import LightningDataModule
 from torch import Tensor
 
 from blitz.data.augment import Augmentation
-from blitz.data.checks import fraction, positive, whole_number
+from blitz.data.checks import check_fraction, check_integer, check_positive
 from blitz.data.loader import Images, Loader, Split
 from blitz.data.per_image import PerImage
 from blitz.data.transforms import Transform, stratified_split
@@ -21,7 +21,7 @@ from blitz.errors import UserError
 
 LOADERS = ("auto", "device", "workers")
 MAX_WORKERS = 256
-DECODED_TOGETHER = 128
+DECODE_BATCH = 128
 
 
 @dataclass(frozen=True)
@@ -47,11 +47,11 @@ class Batching:
     def __post_init__(self) -> None:
         if self.loader not in LOADERS:
             raise UserError(f"data.loader={self.loader}: no such loader; expected {', '.join(LOADERS)}")
-        whole_number("batch_size", self.batch_size, 1)
-        whole_number("eval_batch_size", self.eval_batch_size, 1)
-        positive("memory_limit", self.memory_limit)
+        check_integer("batch_size", self.batch_size, 1)
+        check_integer("eval_batch_size", self.eval_batch_size, 1)
+        check_positive("memory_limit", self.memory_limit)
         if self.num_workers is not None:
-            whole_number("num_workers", self.num_workers, 0, MAX_WORKERS)
+            check_integer("num_workers", self.num_workers, 0, MAX_WORKERS)
 
     def in_memory(self, n: int, shape: tuple[int, ...]) -> bool:
         """Return whether ``n`` uint8 images of this ``shape`` are kept on the device as one tensor."""
@@ -116,7 +116,7 @@ class ImageDataModule(LightningDataModule):
     ) -> None:
         super().__init__()
         _check_classes(classes)
-        fraction("val_fraction", val_fraction)
+        check_fraction("val_fraction", val_fraction)
         if num_classes not in (None, len(classes)):
             raise UserError(f"data.num_classes={num_classes}: not the number of data.classes; expected {len(classes)}")
         self.root = root
@@ -315,14 +315,12 @@ def _check_classes(classes: Any) -> None:
         raise UserError(f"data.classes={classes}: not valid; expected a list of names")
     names = [str(name) for name in classes]
     if len(names) < 2:
-        raise UserError(f"data.classes={names}: not enough to classify; expected at least two classes")
+        raise UserError(f"data.classes={names}: too few classes; expected at least two")
     if "" in names:
         raise UserError(f"data.classes={names}: a name is empty; expected a name for each class")
     name, count = Counter(names).most_common(1)[0]
     if count > 1:
-        raise UserError(
-            f"data.classes={names}: {name!r} occurs {count} times; expected a name of its own for each class"
-        )
+        raise UserError(f"data.classes={names}: {name!r} occurs {count} times; expected different names")
 
 
 def _augmentations(augment: Any) -> list[Augmentation]:
@@ -342,8 +340,8 @@ def _decode_all(images: Images) -> Tensor:
     """Decode all images: uint8 ``(n, channels, size, size)``."""
     first = images[torch.zeros(1, dtype=torch.long)]
     decoded = torch.empty(len(images), *first.shape[1:], dtype=torch.uint8)
-    for first_row in range(0, len(images), DECODED_TOGETHER):
-        rows = torch.arange(first_row, min(first_row + DECODED_TOGETHER, len(images)))
+    for first_row in range(0, len(images), DECODE_BATCH):
+        rows = torch.arange(first_row, min(first_row + DECODE_BATCH, len(images)))
         decoded[rows] = images[rows]
     return decoded
 

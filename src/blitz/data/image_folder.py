@@ -82,7 +82,7 @@ class ImageFolder(ImageDataModule):
         if directory.name == "train":  # a class may be absent from val and test: its accuracy is then n/a
             for name, listing in zip(self.classes, found, strict=True):
                 if not listing.images:
-                    nested = f", but {count} in its sub-directories" if (count := listing.skipped[NESTED]) else ""
+                    nested = f", but {count} in its subdirectories" if (count := listing.skipped[NESTED]) else ""
                     raise UserError(
                         f"{directory / name}: no images in it{nested}; expected at least one for each class"
                     )

@@ -18,7 +18,7 @@ from blitz.data.transforms import normalize
 from blitz.errors import UserError
 from blitz.process import signals
 
-PATIENCE = 0.3  # seconds between a worker's checks that its parent is alive
+PARENT_CHECK_INTERVAL = 0.3  # seconds between a worker's checks that its parent is alive
 GROUP = 128  # images prepared together if batches are smaller: for 4 images, the overhead of a call exceeds its work
 
 
@@ -294,7 +294,7 @@ def _exit_with_parent(parent: int) -> None:
     # On Windows getppid() never changes; elsewhere a worker that started later may keep the pipe to the parent open.
     while os.getppid() == parent and process.is_alive():
         if not hasattr(signal, "sigtimedwait"):
-            time.sleep(PATIENCE)
-        elif (received := signal.sigtimedwait({signal.SIGTERM}, PATIENCE)) and received.si_pid == parent:
+            time.sleep(PARENT_CHECK_INTERVAL)
+        elif (received := signal.sigtimedwait({signal.SIGTERM}, PARENT_CHECK_INTERVAL)) and received.si_pid == parent:
             break
     os._exit(0)

@@ -9,7 +9,7 @@ import torchvision.transforms.v2.functional as TF
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from blitz.data.checks import is_number, whole_number
+from blitz.data.checks import check_integer, is_number
 from blitz.errors import UserError
 
 MODES = {1: "L", 3: "RGB"}
@@ -127,14 +127,14 @@ class Transform:
             raise UserError(f"data.channels={channels}: not a valid number; expected 1 (greyscale) or 3 (RGB)")
         if fit not in FITS:
             raise UserError(f"data.fit={fit}: no such method; expected {', '.join(FITS)}")
-        whole_number("image_size", image_size, 1, MAX_SIZE)
+        check_integer("image_size", image_size, 1, MAX_SIZE)
         self.channels, self.image_size, self.fit = channels, image_size, fit
         self.mean, self.std = (_per_channel(*named, channels) for named in (("mean", mean), ("std", std)))
         for value in (0, 255):
             pixel = normalize(torch.full((1, channels, 1, 1), value, dtype=torch.uint8), self.mean, self.std)
             if not (self.std > 0).all() or not self.std.isfinite().all() or not pixel.isfinite().all():
                 raise UserError(
-                    f"data.std={list(std)}, data.mean={list(mean)}: images cannot be normalized by them; "
+                    f"data.std={list(std)}, data.mean={list(mean)}: images cannot be normalized with them; "
                     "expected finite numbers, and data.std > 0"
                 )
 

@@ -70,7 +70,9 @@ def launched() -> Launched | None:
         return None
     rank, world_size = int(env["RANK"]), int(env["WORLD_SIZE"])
     if rank >= world_size:
-        raise UserError(f"RANK={rank}: not below WORLD_SIZE={world_size}; expected the variables that torchrun sets")
+        raise UserError(
+            f"RANK={rank}: not smaller than WORLD_SIZE={world_size}; expected the variables that torchrun sets"
+        )
     return Launched(rank, world_size)
 
 
@@ -195,7 +197,7 @@ def _run_rank(
     if log:
         _redirect_output(log)
     try:
-        with signals.ended_by_signals():
+        with signals.exit_on_signals():
             signals.unblock()
             sender.send(work())
     except SystemExit as stopped:

@@ -62,14 +62,14 @@ def handlers() -> dict[signal.Signals, Any]:
 
 
 @contextmanager
-def ended_by_signals() -> Iterator[None]:
+def exit_on_signals() -> Iterator[None]:
     """Raise ``SystemExit`` in the block if a signal asks this process to end. Lightning would exit with 1 and 0.
 
     The exception may be raised at any line, even within an import or a destructor, and libraries may swallow it or
     raise another one. So it is raised at the end of the block in any case. If the block still runs after
     ``GRACE`` seconds, it is raised again. After another ``GRACE`` seconds the process ends at once.
     """
-    ending = _Ending()
+    ending = _ExitHandler()
     with handled_by(ending):
         try:
             yield
@@ -79,7 +79,7 @@ def ended_by_signals() -> Iterator[None]:
                 raise SystemExit(ending.status)
 
 
-class _Ending:
+class _ExitHandler:
     """A signal handler that raises ``SystemExit``, and a thread that enforces it.
 
     The thread is started in advance and notified through a pipe, because a handler may interrupt code that holds a

@@ -94,13 +94,13 @@ def checkpoint_file(run_or_checkpoint: str | Path) -> Path:
     """
     path = Path(run_or_checkpoint).expanduser()
     if path.is_dir():
-        return kept_checkpoint(Run(path))
+        return best_or_last_checkpoint(Run(path))
     if not path.exists():
         raise UserError(f"{path}: no such run or checkpoint; expected a run directory or a checkpoint file")
     return path
 
 
-def kept_checkpoint(run: Run) -> Path:
+def best_or_last_checkpoint(run: Run) -> Path:
     """Return the best checkpoint by the monitored metric, or the last one if no metric is monitored.
 
     Raises:
@@ -114,7 +114,9 @@ def kept_checkpoint(run: Run) -> Path:
             best = best_checkpoint(last["callbacks"].values(), last["config"]["optimized_metric"])
             directory = last.get("resume", {}).get("folder", run.checkpoints)  # path at the time of saving
             return (
-                existing(Path(os.path.normpath(run.checkpoints / os.path.relpath(best, directory)))) if best else path
+                require_file(Path(os.path.normpath(run.checkpoints / os.path.relpath(best, directory))))
+                if best
+                else path
             )
     files = sorted(run.checkpoints.glob("*.ckpt"))
     if len(files) == 1:
@@ -125,7 +127,7 @@ def kept_checkpoint(run: Run) -> Path:
     raise UserError(f"{run.path}: no intact {' or '.join(RESUMABLE)} in {run.checkpoints.name}/; {choices}")
 
 
-def existing(best: Path) -> Path:
+def require_file(best: Path) -> Path:
     """Return ``best`` unchanged.
 
     Raises:

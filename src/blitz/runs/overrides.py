@@ -284,7 +284,7 @@ def _parse(texts: Sequence[str]) -> list[Override]:
     ]
 
 
-def is_allowed(key: str) -> bool:
+def may_change_on_resume(key: str) -> bool:
     """Return whether a resumed run may change a config key or one of its parents."""
     names = key.split(".")
     return any(_matches(".".join(names[: n + 1]), (*LIMITS, *ROUNDING, *EXACT)) for n in range(len(names)))

@@ -13,10 +13,10 @@ from blitz.config.keys import leaves
 from blitz.config.paths import as_override
 from blitz.errors import UserError
 from blitz.runs.atomic import TEMPORARY, write_all
-from blitz.runs.checkpoint import kept_checkpoint, read_checkpoint
+from blitz.runs.checkpoint import best_or_last_checkpoint, read_checkpoint
 from blitz.runs.folder import LAST, NEXT, OLD_NAMES, PREVIOUS, Run, as_json, as_yaml
 from blitz.runs.metadata import environment, uncommitted
-from blitz.runs.overrides import is_allowed, move
+from blitz.runs.overrides import may_change_on_resume, move
 from blitz.runs.reproduce import changes, comparable
 
 RESULTS = ("metrics.json", "per_class.csv", "confusion.csv", "error.txt")  # files of a run that has ended
@@ -48,7 +48,7 @@ def newest_intact(run: Run) -> Resumable:
         try:
             checkpoint = read_checkpoint(path)
             if "resume" not in checkpoint:
-                raise UserError(f"{path}: it lacks the state that blitz resumes from")
+                raise UserError(f"{path}: it holds no state to resume from")
             return Resumable(path, checkpoint, damaged)
         except UserError as error:
             damaged.append(str(error))
@@ -90,7 +90,7 @@ def restore(
             logger.truncate_to(position)
     for name in RESULTS:
         (run.path / name).unlink(missing_ok=True)
-    found = found._replace(path=_renamed(run, found.path))
+    found = found._replace(path=_rename_old_checkpoints(run, found.path))
     if found.path == run.checkpoints / PREVIOUS:
         (run.checkpoints / LAST).unlink(missing_ok=True)  # damaged; the next save would keep it as the previous one
     if found.path is None:  # the run starts again: delete checkpoints of steps that it will repeat
@@ -101,7 +101,7 @@ def restore(
     return found._replace(differences=differences)
 
 
-def _renamed(run: Run, path: Path | None) -> Path | None:
+def _rename_old_checkpoints(run: Run, path: Path | None) -> Path | None:
     """Rename the checkpoints of an earlier version to the current names. Return the new path of ``path``."""
     if path is None or path.name not in OLD_NAMES:
         return path
@@ -116,7 +116,7 @@ def _check_config(run: Run, found: Resumable, config: Mapping[str, Any]) -> None
     saved, new = (move(node, str(node["run_dir"]), "") for node in (found.checkpoint["config"], dict(config)))
     before, after = (dict(leaves({name: node[name] for name in saved if name in new})) for node in (saved, new))
     for key in after | before:
-        if after.get(key) != before.get(key) and not is_allowed(key):
+        if after.get(key) != before.get(key) and not may_change_on_resume(key):
             raise UserError(
                 f"{run.path / 'config.yaml'}: {key}={after.get(key)}, but {found.path} has {before.get(key)}; "
                 "expected the config as the run wrote it; to start a new run from its weights: "
@@ -139,7 +139,7 @@ def _check_files(run: Run) -> None:
 def _check_best(run: Run) -> None:
     """Refuse a damaged best checkpoint, and a missing one if the run is finished. Otherwise it may be saved again."""
     try:
-        best = kept_checkpoint(run)
+        best = best_or_last_checkpoint(run)
     except UserError:
         if run.metrics is not None:
             raise

@@ -73,7 +73,7 @@ def named(
         paths = list(suspects(cause) if suspects else _suspects(cause, config))
         tests: tuple[Callable[[Keys], bool], ...] = (
             lambda path: f"{path[-1]}={_as_text(_select(config, path))}" in text,
-            lambda path: _names(text, path[-1], _select(config, path)) or _succeeds_without(path, config, attempt),
+            lambda path: _mentions(text, path[-1], _select(config, path)) or _succeeds_without(path, config, attempt),
             lambda path: f"'{path[-1]}'" in text,
         )
         for test in tests:
@@ -97,7 +97,7 @@ def _from_library(error: BaseException) -> bool:
     return installed and not isinstance(error, UserError | ImportError)
 
 
-def _names(reason: str, *words: Any) -> bool:
+def _mentions(reason: str, *words: Any) -> bool:
     return all(re.search(rf"(?<![\w.-]){re.escape(str(word))}(?![\w.]\w)", reason) for word in words)
 
 
@@ -114,16 +114,16 @@ def _succeeds_without(path: Keys, config: Config, attempt: Callable[[Config], An
 
 def _suspects(error: BaseException, config: Config) -> Iterator[Keys]:
     for path in _arguments(config):
-        if _names(str(error), path[-1]):
+        if _mentions(str(error), path[-1]):
             yield path
     if Path(traceback.extract_tb(error.__traceback__)[-1].filename).is_relative_to(Path(lightning.__file__).parent):
         yield from _arguments(config["trainer"], "trainer")
-    for path, node in _made_later(config):
+    for path, node in _partial_nodes(config):
         if _raised_in(node["_target_"], error):
             yield from ((*path, key) for key in node if not key.startswith("_"))
 
 
-def _made_later(config: Config) -> Iterator[tuple[Keys, Config]]:
+def _partial_nodes(config: Config) -> Iterator[tuple[Keys, Config]]:
     """Yield the path and the node of each object that the task creates itself, such as an optimizer."""
     for path in _arguments(config["task"], "task"):
         node = _select(config, path)

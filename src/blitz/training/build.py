@@ -270,7 +270,7 @@ def _check_directory(config: Config, name: str, callback: Any) -> None:
             )
         if Path(path).stem in (Path(own).stem for own in folder.RESUMABLE):
             raise UserError(
-                f"callback.{name}.filename={filename}: the run saves its own state there; expected another name"
+                f"callback.{name}.filename={filename}: reserved for the run's own state; expected another name"
             )
 
 

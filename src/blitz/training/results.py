@@ -9,24 +9,24 @@ from lightning import LightningDataModule, LightningModule, Trainer
 from rich.markup import escape
 
 from blitz.errors import UserError
-from blitz.runs.checkpoint import best_checkpoint, existing, read_checkpoint
+from blitz.runs.checkpoint import best_checkpoint, read_checkpoint, require_file
 from blitz.runs.folder import Run
 from blitz.runs.protocols import ReportingTask
 from blitz.runs.report import Report
 from blitz.training.rehearsal import has_stage
 
 
-def kept_checkpoint(trainer: Trainer, metric: str | None, run: Run) -> Path | None:
+def checkpoint_to_test(trainer: Trainer, metric: str | None, run: Run) -> Path | None:
     """Return the best checkpoint by ``metric``, or the last one if none is monitored. Return None if there is none.
 
     Raises:
         UserError: the best checkpoint is missing.
     """
     best = best_checkpoint([callback.state_dict() for callback in trainer.checkpoint_callbacks], metric)
-    return existing(Path(best)) if best else run.last_checkpoint
+    return require_file(Path(best)) if best else run.last_checkpoint
 
 
-def kept_metrics(
+def metrics_of_checkpoint(
     trainer: Trainer, metric: str | None, task: LightningModule, data: LightningDataModule | None, kept: Path | None
 ) -> dict[str, Any]:
     """Return the metrics of the kept checkpoint, without training metrics except ``metric``: they describe an epoch.
