@@ -52,7 +52,7 @@ def project(tmp_path_factory):
     for body in SECTIONS.values():
         for name, content in files(body).items():
             assert not (path / name).exists(), f"{name} exists already"
-            (path / name).parent.mkdir(exist_ok=True)
+            (path / name).parent.mkdir(parents=True, exist_ok=True)
             (path / name).write_text(content, encoding="utf-8")
     return path
 
@@ -70,7 +70,7 @@ def examples(project):
 
 def test_every_kind_of_extension_has_an_example():
     assert set(SECTIONS) == {
-        "model", "data set", "task", "optimizer", "schedule", "metric", "loss", "callback"
+        "model", "data set", "LightningModule", "task", "optimizer", "schedule", "metric", "loss", "callback"
     }  # fmt: skip
     assert {name.rpartition(" ")[0] for name in COMMANDS} == set(SECTIONS)
     for body in SECTIONS.values():
@@ -102,12 +102,20 @@ def test_command_of_the_example_finishes_a_run(name, examples):
     run = examples.directory / name.replace(" ", "_")
     assert (run / "metrics.json").exists(), examples.errors
     metrics = json.loads((run / "metrics.json").read_text())
+    assert metrics
     assert all(value is not None for value in metrics.values())
     recorded = yaml.safe_load((run / "config.yaml").read_text())
-    group, choice = next(re.fullmatch(r"(\w+)=(\w+)", override).groups() for override in COMMANDS[name])
+    group, choice = next(re.fullmatch(r"([\w/]+)=(\w+)", override).groups() for override in COMMANDS[name])
     content = yaml.safe_load(files(SECTIONS[name.rpartition(" ")[0]])[f"configs/{group}/{choice}.yaml"])
-    expected = content.get(choice, content)["_target_"]
-    assert recorded[group].get(choice, recorded[group])["_target_"] == expected, "the run used the example's class"
+    for key in () if group == "experiment" else group.split("/"):
+        recorded = recorded[key]
+    assert target(recorded, choice) == target(content, choice), "the run used the example's class"
+
+
+def target(node, choice):
+    """Return the class of a config, which may be under its own name, or the task's or the scheduler's."""
+    inner = next((node[key] for key in (choice, "task", "scheduler") if key in node), node)
+    return inner["_target_"]
 
 
 def test_metrics_of_the_examples_are_logged(examples):
@@ -115,6 +123,6 @@ def test_metrics_of_the_examples_are_logged(examples):
         name: json.loads((examples.directory / name / "metrics.json").read_text())
         for name in ("metric_1", "callback_1", "task_1")
     }
-    assert {"val/f1", "test/f1"} <= logged["metric_1"].keys()
+    assert {"train/kappa", "val/kappa", "test/kappa"} <= logged["metric_1"].keys()
     assert logged["callback_1"]["train/gradient_norm"] > 0
     assert {key for key in logged["task_1"] if "loss" in key} == {"train/loss", "val/loss", "test/loss"}

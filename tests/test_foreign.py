@@ -31,14 +31,16 @@ SETTINGS = (*WITHOUT_PARTS, "seed=3", "trainer.max_epochs=3", "trainer.log_every
 
 
 class Die(Callback):
-    """End the first attempt of a run within its second epoch by a signal to this process."""
+    """End the first attempt of a run by a signal to this process, after a batch, from 1, or in the second epoch."""
 
-    def __init__(self, by: str) -> None:
+    def __init__(self, by: str, batch: int | None = None) -> None:
         self.number = signal.Signals[by]
+        self.batch = batch
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
         attempt = Path(trainer.default_root_dir) / "died"
-        if trainer.fit_loop.total_batch_idx >= trainer.num_training_batches + 2 and not attempt.exists():
+        batch = self.batch or int(trainer.num_training_batches) + 3
+        if trainer.fit_loop.total_batch_idx + 1 >= batch and not attempt.exists():
             trainer.strategy.barrier()
             attempt.touch()
             os.kill(os.getpid(), self.number)

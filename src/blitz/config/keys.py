@@ -1,7 +1,8 @@
 """Dotted keys and special values of a config."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from fnmatch import fnmatchcase
 from typing import Any
 
 TOTAL_STEPS = "total_steps"  # in a schedule's config: the number of optimizer steps that the trainer will take
@@ -17,6 +18,11 @@ def number_of_steps(value: str, total: int) -> int:
     """Return the number of steps that such a value stands for."""
     fraction = _FRACTION.fullmatch(value)
     return round(float(fraction[1]) * total) if fraction else total
+
+
+def matching(names: Iterable[str], pattern: str) -> list[str]:
+    """Return the names below ``pattern``, such as ``net.fc1``, or those that it matches, such as ``net.fc*``."""
+    return [name for name in names if fnmatchcase(name, pattern) or name.startswith(f"{pattern}.")]
 
 
 def leaves(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:

@@ -1,11 +1,11 @@
 """Parameter groups: functions from a module to the groups that an optimizer takes."""
 
-import fnmatch
 from collections.abc import Mapping
 from typing import Any
 
 from torch import nn
 
+from blitz.config.keys import matching
 from blitz.errors import UserError
 
 
@@ -26,8 +26,8 @@ def by_name(module: nn.Module, groups: Mapping[str, Mapping[str, Any]]) -> list[
     """Return one group for each pattern, and a last one for all other parameters.
 
     Args:
-        groups: options of the optimizer, such as ``{lr: 1e-4}``, by a pattern of parameter names, such as ``net.fc*``.
-            A parameter belongs to the first pattern that matches.
+        groups: options of the optimizer, such as ``{lr: 1e-4}``, by the name of a layer, such as ``net.fc1``, or by a
+            pattern of parameter names, such as ``net.fc*``. A parameter belongs to the first one that matches.
 
     Raises:
         UserError: no parameter is left for a pattern.
@@ -35,7 +35,7 @@ def by_name(module: nn.Module, groups: Mapping[str, Mapping[str, Any]]) -> list[
     rest = dict(module.named_parameters())
     found = []
     for pattern, options in groups.items():
-        names = fnmatch.filter(rest, pattern)
+        names = matching(rest, pattern)
         if not names:
             raise UserError(
                 f"task.parameter_groups.groups.{pattern}: no parameter has such a name; "

@@ -60,7 +60,7 @@ class Classify(LightningModule):
         optimizer: called with the parameters; returns the optimizer.
         schedule: the scheduler, as ``blitz.task.optimization.configure`` takes it.
         parameter_groups: called with this task; returns the parameter groups of the optimizer. None: one group.
-        freeze: patterns, such as ``net.conv*``, of the names of parameters that are not trained.
+        freeze: names of layers that are not trained, or patterns of parameter names, such as ``net.conv*``.
         loss: called with logits ``(n, len(classes))`` and labels, int64 ``(n,)``; returns their mean loss. None:
             cross-entropy.
         metrics: further metrics by name, such as an F1 score. Each stage has copies of them. ``stage/<name>`` is logged

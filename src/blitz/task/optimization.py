@@ -1,6 +1,5 @@
 """The optimizer and the schedule of a task, as Lightning defines them, from factories in the config."""
 
-import fnmatch
 import inspect
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -12,7 +11,7 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import nn
 from torch.optim import Optimizer
 
-from blitz.config.keys import needs_total_steps, number_of_steps
+from blitz.config.keys import matching, needs_total_steps, number_of_steps
 from blitz.errors import UserError
 
 OptimizerFactory = Callable[..., Optimizer]
@@ -60,14 +59,17 @@ def configure(
 
 
 def freeze(module: nn.Module, patterns: Sequence[str]) -> None:
-    """Exclude the parameters whose names match a pattern, such as ``net.conv*``, from training.
+    """Exclude parameters from training.
+
+    Args:
+        patterns: names of layers, such as ``net.conv1``, or patterns of parameter names, such as ``net.conv*``.
 
     Raises:
         UserError: a pattern matches no parameter.
     """
     parameters = dict(module.named_parameters())
     for pattern in patterns:
-        names = fnmatch.filter(parameters, pattern)
+        names = matching(parameters, pattern)
         if not names:
             raise UserError(
                 f"task.freeze={pattern}: no parameter has such a name; expected one of {', '.join(parameters)}"
