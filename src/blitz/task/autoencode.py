@@ -50,7 +50,7 @@ class Autoencode(StageTask):
         loss: called with reconstructions and images; returns their mean loss. None: the mean squared error.
         transform: from pictures to the batch that ``net`` takes. Training does not use it, except to check its image
             size against ``net``. Users of a checkpoint call it, and the picture of the report is drawn with it.
-        options: the others of ``StageTask``.
+        schedule, metrics and the others: as in ``StageTask``.
 
     Raises:
         UserError: the network cannot take images of the transform's size, or returns another shape.

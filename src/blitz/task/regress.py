@@ -23,7 +23,7 @@ class Regress(StageTask):
         net: takes inputs ``(n, features)`` and returns predictions ``(n,)`` or ``(n, 1)``.
         loss: called with predictions and targets, both ``(n,)``; returns their mean loss. None: the mean squared error.
         features: number of inputs, to check the network before anything is trained. None: it is not checked.
-        options: the others of ``StageTask``.
+        schedule, metrics and the others: as in ``StageTask``.
 
     Raises:
         UserError: the network cannot take so many features, or does not return one number for each sample.
