@@ -10,7 +10,7 @@ from lightning import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
-from blitz.data.checks import is_number, whole_number
+from blitz.data.checks import check_integer, is_number
 from blitz.data.seeding import generator
 from blitz.errors import UserError
 
@@ -59,8 +59,8 @@ class Friedman(LightningDataModule):
         super().__init__()
         self.sizes = {"train": num_train, "val": num_val, "test": num_test}
         for name, size in self.sizes.items():
-            whole_number(f"num_{name}", size, 1)
-        whole_number("features", features, 5)
+            check_integer(f"num_{name}", size, 1)
+        check_integer("features", features, 5)
         if not is_number(noise) or not 0 <= noise < math.inf:
             raise UserError(f"data.noise={noise}: not a valid number; expected a number >= 0")
         self.features = features
