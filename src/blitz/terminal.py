@@ -165,19 +165,33 @@ def show_comparison(comparison: Comparison) -> None:
 
 
 def show_sweep(jobs: Sequence[Sequence[str]], directories: Sequence[Path], states: Sequence[str]) -> None:
-    """Print for each job the overrides that not all jobs have, the test accuracy and its state."""
+    """Print for each job the overrides that not all jobs have, its result and its state."""
     shared = set.intersection(*map(set, jobs)) if len(jobs) > 1 else set()
-    rows: list[Sequence[str]] = [("job", "test accuracy", "state")]
-    for overrides, directory, state in zip(jobs, directories, states, strict=True):
-        metrics = Run(directory).metrics if state == "done" else None
-        accuracy = (metrics or {}).get("test/acc")
+    results = [_result(Run(path)) if state == "done" else None for path, state in zip(directories, states, strict=True)]
+    titles = list(dict.fromkeys(result[0] for result in results if result))
+    rows: list[Sequence[str]] = [("job", titles[0] if len(titles) == 1 else "result", "state")]
+    for overrides, result, state in zip(jobs, results, states, strict=True):
         name = " ".join(override for override in overrides if override not in shared)
         color = "green" if state == "done" else "red"
-        accuracy_text = "n/a" if accuracy is None else f"{accuracy * 100:.2f} %"
-        rows.append((escape(name), accuracy_text, f"[{color}]{state}[/]"))
+        value = "n/a" if result is None else result[1] if len(titles) == 1 else " ".join(result)
+        rows.append((escape(name), escape(value), f"[{color}]{state}[/]"))
     console.print(_table(rows), highlight=False)
     parent = directories[0].parent
     show_lines({"dashboard": dashboard_command(parent), "sweep": shorten(parent)})
+
+
+def _result(run: Run) -> tuple[str, str] | None:
+    """Return a title and the value of the test accuracy, or otherwise of ``optimized_metric`` in the last stage."""
+    metrics, optimized = run.metrics or {}, str(run.config.get("optimized_metric"))
+    for name in ("test/acc", f"test/{optimized.partition('/')[2]}", optimized):
+        value = metrics.get(name)
+        if value is not None:
+            return ("test accuracy", f"{value * 100:.2f} %") if name == "test/acc" else (_title(name), f"{value:.4f}")
+    return None
+
+
+def _title(name: str) -> str:
+    return name.replace("/", " ")
 
 
 def dashboard_command(path: Path) -> str:

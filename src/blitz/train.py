@@ -1,5 +1,6 @@
 """blitz-train: compose a config, train, test, and record the results."""
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -48,6 +49,7 @@ def train(cfg: "DictConfig") -> float | None:
     initial = checkpoint.initialize_from(task, cfg.init_from) if cfg.init_from and not run.saved else None
     if trainer.global_rank:  # every rank has built the same network; dropout differs between ranks
         seed_everything(cfg.seed + trainer.global_rank, verbose=False)
+        os.environ["PL_GLOBAL_SEED"] = str(cfg.seed)  # Lightning shuffles plain DataLoaders by it, alike on all ranks
 
     resume_from = _record_start(run, cfg, trainer, task, data, initial) if trainer.is_global_zero else None
     trainer.fit(task, data, ckpt_path=trainer.strategy.broadcast(resume_from))

@@ -15,6 +15,7 @@ from torchmetrics.classification import MulticlassConfusionMatrix
 from blitz.errors import UserError
 from blitz.runs.report import Report
 from blitz.task import optimization, per_class
+from blitz.task.net_check import output_shape
 from blitz.task.optimization import OptimizerFactory, ParameterGroups, Schedule
 from blitz.task.stage_metrics import StageMetrics
 from blitz.task.training_metrics import TrainingMetrics
@@ -245,24 +246,7 @@ def check_net(net: nn.Module, images: Tensor, num_classes: int) -> None:
     Raises:
         UserError: the network cannot take them, or does not return logits ``(n, num_classes)``.
     """
-    name, (n, channels, size, _) = type(net).__name__, images.shape
-    training = {module: module.training for module in net.modules()}
-    try:
-        with torch.no_grad():
-            shape = tuple(net.eval()(images).shape)
-    except (RuntimeError, ValueError) as error:
-        first = next((layer for layer in net.modules() if isinstance(layer, nn.Conv2d)), None)
-        if first is not None and first.in_channels != channels:
-            raise UserError(
-                f"data.channels={channels}: {name} takes images with {first.in_channels} channels; "
-                f"expected {first.in_channels}"
-            ) from error
-        reason = " ".join(str(error).split())
-        raise UserError(
-            f"data.image_size={size}: {name} cannot take {channels}x{size}x{size} images ({reason})"
-        ) from error
-    for module, mode in training.items():
-        module.training = mode
+    name, n, shape = type(net).__name__, len(images), output_shape(net, images)
     if shape != (n, num_classes):
         raise UserError(
             f"{name} returns {shape} for {n} images; expected ({n}, {num_classes}), one logit for each of data.classes"

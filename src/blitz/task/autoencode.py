@@ -1,0 +1,140 @@
+"""Reconstruction of images: loss, metrics, and a picture of the first test images."""
+
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from torchmetrics import Metric
+from torchvision.transforms.v2.functional import to_pil_image
+from torchvision.utils import make_grid
+
+from blitz.errors import UserError
+from blitz.runs.report import Report
+from blitz.task.net_check import output_shape
+from blitz.task.optimization import OptimizerFactory, ParameterGroups, Schedule
+from blitz.task.stage_task import Loss, StageTask
+
+Batch = tuple[Tensor, Tensor]
+PICTURED = 8  # images
+ENLARGED = 3  # pixels of the picture per pixel of an image, in each direction
+
+
+class Normalization(Protocol):
+    """From pictures to the batch that a network takes: float32 ``(n, channels, image_size, image_size)``.
+
+    ``mean`` and ``std``, ``(channels, 1, 1)`` or ``(1, 1, 1)``, refer to values in [0, 1].
+    """
+
+    channels: int
+    image_size: int
+    mean: Tensor
+    std: Tensor
+
+    def __call__(self, images: Any) -> Tensor: ...
+
+
+class Autoencode(StageTask):
+    """Mean squared error between images and their reconstructions. The class labels are not used.
+
+    The error is that of normalized values, as the data module yields them: multiply it by ``data.std`` squared for that
+    of values in [0, 1]. If the data is augmented, the target is the augmented image.
+
+    The report of a stage has the picture ``reconstructions.png``: its first 8 images above their reconstructions. With
+    several processes these are the first images that rank 0 evaluates.
+
+    Args:
+        net: takes images ``(n, channels, size, size)`` and returns reconstructions of the same shape.
+        loss: called with reconstructions and images; returns their mean loss. None: the mean squared error.
+        transform: from pictures to the batch that ``net`` takes. Training does not use it, except to check its image
+            size against ``net``. Users of a checkpoint call it, and the picture of the report is drawn with it.
+        schedule, metrics and the others: as in ``StageTask``.
+
+    Raises:
+        UserError: the network cannot take images of the transform's size, or returns another shape.
+    """
+
+    def __init__(
+        self,
+        net: nn.Module,
+        optimizer: OptimizerFactory | None = None,
+        schedule: Schedule | None = None,
+        transform: Normalization | None = None,
+        loss: Loss | None = None,
+        metrics: Mapping[str, Metric] | None = None,
+        parameter_groups: ParameterGroups | None = None,
+        freeze: Sequence[str] = (),
+    ) -> None:
+        super().__init__(net, loss or nn.MSELoss(), optimizer, schedule, metrics, parameter_groups, freeze)
+        self.transform = transform
+        self.pictured: dict[str, list[tuple[Tensor, Tensor]]] = {}
+        if transform is not None:
+            self.example_input_array = torch.zeros(2, transform.channels, transform.image_size, transform.image_size)
+            _check_net(net, self.example_input_array)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return reconstructions of normalized images, both ``(n, channels, size, size)``."""
+        return self.net(images)
+
+    def predictions_and_targets(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        return self.net(batch[0]), batch[0]
+
+    def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Return reconstructions ``(n, channels, size, size)``."""
+        return self(batch[0])
+
+    def on_validation_epoch_start(self) -> None:
+        self.pictured["val"] = []
+
+    def on_test_epoch_start(self) -> None:
+        self.pictured["test"] = []
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        return self._keep_for_picture("val", batch, super().validation_step(batch, batch_idx))
+
+    def test_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        return self._keep_for_picture("test", batch, super().test_step(batch, batch_idx))
+
+    def _keep_for_picture(self, stage: str, batch: Batch, reconstructions: Tensor) -> Tensor:
+        pairs = self.pictured[stage]
+        missing = PICTURED - len(pairs)
+        pairs += zip(batch[0][:missing], reconstructions[:missing], strict=True)
+        return reconstructions
+
+    def report(self, stage: str) -> Report:
+        """Return the loss and, if there is a transform, the picture of the last evaluation of ``stage``."""
+        report, pairs = super().report(stage), self.pictured.get(stage)
+        if self.transform is None or not pairs:
+            return report
+        images, reconstructions = (
+            to_pixels(torch.stack(part).float().cpu(), self.transform) for part in zip(*pairs, strict=True)
+        )
+        return replace(report, files={"reconstructions.png": picture(images, reconstructions)})
+
+
+def to_pixels(images: Tensor, transform: Normalization) -> Tensor:
+    """Return normalized float32 ``(n, channels, h, w)`` as uint8. Values outside of black and white are clipped."""
+    return (images * transform.std + transform.mean).clamp(0, 1).mul(255).round().to(torch.uint8)
+
+
+def picture(images: Tensor, reconstructions: Tensor) -> bytes:
+    """Return a PNG file with a row of images above a row of their reconstructions.
+
+    Args:
+        images: uint8 ``(n, channels, h, w)``, with 1 or 3 channels, like ``reconstructions``.
+    """
+    rows = torch.cat([images, reconstructions]).repeat_interleave(ENLARGED, 2).repeat_interleave(ENLARGED, 3)
+    grid = make_grid(rows, nrow=len(images), padding=2, pad_value=255)
+    file = io.BytesIO()
+    to_pil_image(grid).save(file, "PNG")
+    return file.getvalue()
+
+
+def _check_net(net: nn.Module, images: Tensor) -> None:
+    if (shape := output_shape(net, images)) != tuple(images.shape):
+        raise UserError(
+            f"{type(net).__name__} returns {shape} for images {tuple(images.shape)}; expected the shape of the images, "
+            "as of model=autoencoder"
+        )

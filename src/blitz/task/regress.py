@@ -1,0 +1,66 @@
+"""Regression of one number."""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+from torchmetrics import Metric
+
+from blitz.errors import UserError
+from blitz.task.net_check import output_shape
+from blitz.task.optimization import OptimizerFactory, ParameterGroups, Schedule
+from blitz.task.stage_task import Loss, StageTask
+
+Batch = tuple[Tensor, Tensor]
+
+
+class Regress(StageTask):
+    """One number for each sample, by default with the mean squared error.
+
+    Batches are ``(inputs, targets)``: float ``(n, features)`` and ``(n,)`` or ``(n, 1)``.
+
+    Args:
+        net: takes inputs ``(n, features)`` and returns predictions ``(n,)`` or ``(n, 1)``.
+        loss: called with predictions and targets, both ``(n,)``; returns their mean loss. None: the mean squared error.
+        features: number of inputs, to check the network before anything is trained. None: it is not checked.
+        schedule, metrics and the others: as in ``StageTask``.
+
+    Raises:
+        UserError: the network cannot take so many features, or does not return one number for each sample.
+    """
+
+    def __init__(
+        self,
+        net: nn.Module,
+        optimizer: OptimizerFactory | None = None,
+        schedule: Schedule | None = None,
+        features: int | None = None,
+        loss: Loss | None = None,
+        metrics: Mapping[str, Metric] | None = None,
+        parameter_groups: ParameterGroups | None = None,
+        freeze: Sequence[str] = (),
+    ) -> None:
+        super().__init__(net, loss or nn.MSELoss(), optimizer, schedule, metrics, parameter_groups, freeze)
+        if features is not None:
+            self.example_input_array = torch.zeros(2, features)
+            _check_numbers(net, output_shape(net, self.example_input_array), 2)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Return predictions ``(n,)`` for inputs ``(n, features)``."""
+        predictions: Tensor = self.net(inputs)
+        _check_numbers(self.net, tuple(predictions.shape), len(inputs))
+        return predictions.flatten()
+
+    def predictions_and_targets(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        return self(batch[0]), batch[1].flatten()
+
+    def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Return predictions ``(n,)``."""
+        return self(batch[0])
+
+
+def _check_numbers(net: nn.Module, shape: tuple[int, ...], n: int) -> None:
+    if shape not in ((n,), (n, 1)):
+        raise UserError(
+            f"{type(net).__name__} returns {shape} for {n} samples; expected ({n},) or ({n}, 1), as of model=mlp"
+        )
