@@ -209,7 +209,9 @@ def test_train_returns_the_metric_to_optimize(tmp_path):
 
     register()
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        cfg = compose("train", [*QUICK, "seed=1", "optimized_metric=test/loss"], return_hydra_config=True)
+        cfg = compose(
+            "train", [*QUICK, "seed=1", "optimized_metric=val/loss", "direction=min"], return_hydra_config=True
+        )
         cfg.hydra.runtime.output_dir = str(tmp_path / "run")
         HydraConfig.instance().set_config(cfg)
         from omegaconf import open_dict
@@ -217,4 +219,4 @@ def test_train_returns_the_metric_to_optimize(tmp_path):
         with open_dict(cfg):
             del cfg["hydra"]
         value = train(cfg)
-    assert value == json.loads((Path(tmp_path) / "run" / "metrics.json").read_text())["test/loss"]
+    assert value == json.loads((Path(tmp_path) / "run" / "metrics.json").read_text())["val/loss"]

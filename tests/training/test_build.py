@@ -116,6 +116,7 @@ def logger_of_wandb() -> None:
     ("overrides", "problem"),
     [
         (["optimized_metric=val/accuracy"], "optimized_metric=val/accuracy will not be logged; did you mean val/acc?"),
+        (["optimized_metric=test/acc"], "callback.checkpoint.monitor=test/acc will not be logged during the training"),
         (["optimized_metric=zzz"], "optimized_metric=zzz will not be logged; expected train/"),
         (["callback.checkpoint.monitor=val/los"], "callback.checkpoint.monitor=val/los will not be logged; did you"),
         (["trainer.limit_val_batches=0"], "optimized_metric=val/acc will not be logged"),
@@ -133,7 +134,8 @@ def test_metric_that_is_never_logged_is_refused(overrides, problem):
     "overrides",
     [
         ["optimized_metric=null"],
-        ["optimized_metric=test/acc/3"],
+        ["optimized_metric=val/acc/3"],
+        ["optimized_metric=test/acc", "callback.checkpoint.monitor=val/acc"],
         ["optimized_metric=train/loss", "data.val_fraction=0", "callback.checkpoint=null"],
         ["trainer.check_val_every_n_epoch=9", "trainer.max_epochs=8"],
         ["trainer.check_val_every_n_epoch=9", "trainer.max_epochs=-1", "schedule=constant", "trainer.max_steps=5"],
@@ -172,7 +174,8 @@ def test_metadata():
     cfg = compose(
         "device=cpu", "callback.last.every_n_steps=${data.batch_size}", "logger.tensorboard.name=${oc.env:HOME}"
     )
-    settings, _, data = parts([])
+    settings = config()
+    data = build.data(settings)
     data.setup("test")
     metadata = build.metadata(cfg, build.trainer(settings), data)
     assert (metadata["device"], metadata["threads"]) == ("1 x cpu", torch.get_num_threads())

@@ -100,7 +100,7 @@ def test_metrics_that_are_not_finite_are_refused_and_recorded_as_null(where, fin
     torch.save(content, path)
     message = error_of(command, "blitz-eval", f"checkpoint={path}", f"hydra.run.dir={tmp_path / 'eval'}")
     reason = "1 of its tensors are not finite, such as net.fc3.bias" if where == "weights" else "it overflows"
-    assert message.startswith(f"blitz-eval: {path}: test/loss is ")
+    assert message.startswith(f"blitz-eval: checkpoint={path}: test/loss is ")
     assert reason in message
     metrics = json.loads((tmp_path / "eval" / "metrics.json").read_text(), parse_constant=pytest.fail)
     assert metrics["test/loss"] is None

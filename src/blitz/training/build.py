@@ -126,9 +126,7 @@ def check_metrics(config: Config, task: LightningModule, rehearsal: Rehearsal) -
     """
     if not rehearsal.metrics:
         return
-    logged = dict.fromkeys(name for names in rehearsal.metrics.values() for name in names)
-    if isinstance(task, NamingTask):  # some of these are not in every batch
-        logged |= dict.fromkeys(name for stage in rehearsal.metrics for name in task.metric_names(stage))
+    logged = {name: stage for stage in rehearsal.metrics for name in _names(stage, task, rehearsal)}
     used = {"optimized_metric": config["optimized_metric"]}
     used |= {f"callback.{name}.monitor": (node or {}).get("monitor") for name, node in config["callback"].items()}
     for key, metric in used.items():
@@ -136,6 +134,13 @@ def check_metrics(config: Config, task: LightningModule, rehearsal: Rehearsal) -
             raise UserError(
                 f"{key}={metric} will not be logged{_advice(config, metric, list(logged), used, rehearsal)}"
             )
+        if metric is not None and logged[metric] == "test" and key != "optimized_metric":
+            raise UserError(f"{key}={metric} will not be logged during the training; expected a metric of it")
+
+
+def _names(stage: str, task: LightningModule, rehearsal: Rehearsal) -> list[str]:
+    """Return the names of the metrics of a stage. Of some tasks, a single batch may lack a few."""
+    return [*rehearsal.metrics[stage], *(task.metric_names(stage) if isinstance(task, NamingTask) else [])]
 
 
 def _advice(
