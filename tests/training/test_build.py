@@ -176,6 +176,7 @@ def test_metadata():
     )
     settings = config()
     data = build.data(settings)
+    data.setup("fit")
     data.setup("test")
     metadata = build.metadata(cfg, build.trainer(settings), data)
     assert (metadata["device"], metadata["threads"]) == ("1 x cpu", torch.get_num_threads())
