@@ -26,7 +26,7 @@ def train(cfg: "DictConfig") -> float | None:
     from blitz.runs import checkpoint
     from blitz.runs.folder import Run
     from blitz.training import build, results
-    from blitz.training.rehearsal import rehearse
+    from blitz.training.rehearsal import has_stage, rehearse
     from blitz.training.tune import tune
 
     terminal.silence_lightning()
@@ -38,7 +38,7 @@ def train(cfg: "DictConfig") -> float | None:
     trainer = build.trainer(config)
     data = build.data(config)
     task = build.task(without_pretrained_weights(config) if run.saved else config)  # a checkpoint has all weights
-    build.setup_data(data, trainer, "fit", "test")
+    build.setup_data(data, trainer, "fit", *(["test"] if has_stage("test", trainer, task, data) else []))
     rehearsal = rehearse(config, trainer, task, data)
     build.check_metrics(config, task, rehearsal)
     if not (cfg.resume or cfg.reproduce):  # runs of earlier versions keep their schedule
