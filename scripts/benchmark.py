@@ -12,7 +12,7 @@ Timed are:
 
 - training: from the end of the tenth step to the end of the last. Imports, reading data, starting workers and
   validation do not count.
-- flip and translate: ten batches, after one that is not timed.
+- flip and translate: ten batches, after a warm-up batch.
 - evaluation: the second of two passes.
 - MNIST: the whole second epoch, with training, validation and checkpoint.
 - a folder of images: until its images are in memory.
@@ -425,7 +425,7 @@ class Benchmark:
         return clock.seconds
 
     def augment(self, *augmentations: Augmentation) -> float:
-        """Augment ten batches of 128 images of 32x32, after one that is not timed."""
+        """Return the seconds to augment ten batches of 128 images of 32x32, after a warm-up batch."""
         clock = Clock(self.device)
         generator = torch.Generator().manual_seed(0)
         images = torch.randint(0, 256, (128, 3, 32, 32), dtype=torch.uint8, generator=generator).to(self.device)

@@ -58,7 +58,7 @@ VALUES = ("null", "nan", "inf", "-inf", "-1", "0", "1e30", "99999999999999999999
           "{a:1}", "'[1'")  # fmt: skip
 NAMES = ("${oc.env:HOME}", "???", "007", "null", "a b", "größe", "x=y", "[1,2]", "a'b", "-", "~", "a\u0085b")
 TIMEOUT = 60  # seconds
-BEGUN = ("the loss is", "/loss is")  # errors of a run that was right to begin
+BEGUN = ("the loss is", "/loss is")  # errors that can only occur after the training has begun
 
 
 class Case(NamedTuple):

@@ -35,7 +35,7 @@ def evaluate(cfg: "DictConfig") -> None:
         "callback": {},
         "logger": {},
     }
-    seed_everything(config["seed"], verbose=False)  # a data module may draw its data
+    seed_everything(config["seed"], verbose=False)  # a data module may use random numbers
     trainer = build.trainer(config)
     data = build.data(config)
     task = checkpoint.load(path, trust=cfg.trust)

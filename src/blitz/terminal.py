@@ -115,12 +115,12 @@ def _position(resumed: Resumable) -> str:
 
 
 def show_last_stage(stage: str, kept: Path | None, metrics: Mapping[str, float]) -> None:
-    """Print which weights the results belong to, and which stage.
+    """Print to which weights and which stage the results belong.
 
     Args:
         stage: ``test``; ``val`` if the task has no test; ``train`` if it has no validation either.
         kept: the checkpoint; None if the run saves none.
-        metrics: the metric that selected it.
+        metrics: value of the metric that selected the checkpoint, by name.
     """
     values = "".join(f", {name} {value:.4g}" for name, value in metrics.items())
     weights = "the last weights" if kept is None else shorten(kept)
@@ -150,7 +150,7 @@ def _table(rows: Rows) -> Table:
 
 
 def show_comparison(comparison: Comparison) -> None:
-    """Print whether a run gave the same metrics as the one that it reproduces, and up to ten that differ."""
+    """Print whether a run has the same metrics as the run that it reproduces, and up to ten that differ."""
     if not comparison.total:
         show_lines({"metrics": "none to compare: the task logs none"})
         return
@@ -181,7 +181,7 @@ def show_sweep(jobs: Sequence[Sequence[str]], directories: Sequence[Path], state
 
 
 def _result(run: Run) -> tuple[str, str] | None:
-    """Return a title and the value of the test accuracy, or otherwise of ``optimized_metric`` in the last stage."""
+    """Return title and value of the test accuracy or, if there is none, of ``optimized_metric`` in the last stage."""
     metrics, optimized = run.metrics or {}, str(run.config.get("optimized_metric"))
     for name in ("test/acc", f"test/{optimized.partition('/')[2]}", optimized):
         value = metrics.get(name)

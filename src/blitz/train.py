@@ -37,7 +37,7 @@ def train(cfg: "DictConfig") -> float | None:
     run = Run(Path(cfg.run_dir))
     trainer = build.trainer(config)
     data = build.data(config)
-    task = build.task(without_pretrained_weights(config) if run.saved else config)  # a checkpoint has all weights
+    task = build.task(without_pretrained_weights(config) if run.saved else config)  # the checkpoint has all weights
     build.setup_data(data, trainer, "fit", *(["test"] if has_stage("test", trainer, task, data) else []))
     rehearsal = rehearse(config, trainer, task, data)
     build.check_metrics(config, task, rehearsal)
@@ -47,9 +47,9 @@ def train(cfg: "DictConfig") -> float | None:
     if cfg.resume and cfg.threads is None:
         build.keep_threads(run.environment, trainer)
     initial = checkpoint.initialize_from(task, cfg.init_from) if cfg.init_from and not run.saved else None
-    if trainer.global_rank:  # every rank has built the same network; dropout differs between ranks
+    if trainer.global_rank:  # all ranks have built the same network; from here on their dropout must differ
         seed_everything(cfg.seed + trainer.global_rank, verbose=False)
-        os.environ["PL_GLOBAL_SEED"] = str(cfg.seed)  # Lightning shuffles plain DataLoaders by it, alike on all ranks
+        os.environ["PL_GLOBAL_SEED"] = str(cfg.seed)  # Lightning's samplers need the same seed on all ranks
 
     resume_from = _record_start(run, cfg, trainer, task, data, initial) if trainer.is_global_zero else None
     trainer.fit(task, data, ckpt_path=trainer.strategy.broadcast(resume_from))

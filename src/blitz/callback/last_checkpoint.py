@@ -129,7 +129,7 @@ class LastCheckpoint(Callback):
             _print(line)
         self._until_first_step.callback(setattr, trainer, "num_sanity_val_steps", trainer.num_sanity_val_steps)
         trainer.num_sanity_val_steps = 0
-        # ModelCheckpoint forgets its best checkpoints if their directory is not the one that it remembers.
+        # ModelCheckpoint forgets its best checkpoints if their directory differs from the saved one.
         checkpoint["callbacks"] = _moved(
             checkpoint["callbacks"], self._resumed["folder"], os.path.realpath(self._directory)
         )
@@ -360,7 +360,7 @@ class LastCheckpoint(Callback):
             raise SystemExit(self._request.status)
 
     def _keep_last_files(self, trainer: Trainer) -> None:
-        """Keep each ``save_last`` file: ModelCheckpoint would save it anew at the end if it has not since a resume."""
+        """Keep each ``save_last`` file. ModelCheckpoint saves it again at the end if it has not since a resume."""
         for callback in trainer.checkpoint_callbacks:
             if isinstance(callback, ModelCheckpoint) and callback.last_model_path:
                 self._until_teardown.callback(setattr, callback, "save_last", callback.save_last)
@@ -404,7 +404,7 @@ def _checkpoint_files(trainer: Trainer) -> list[str]:
 
 
 def _file_exists(file_exists: Callable[..., bool], later: set[str], path: str, trainer: Trainer) -> bool:
-    """Return whether a file exists, but False once for each file in ``later``: it is to be overwritten."""
+    """Return whether a file exists. Return False once for each file in ``later``, so that it is overwritten."""
     exists, real = file_exists(path, trainer), os.path.realpath(path)
     if real not in later:
         return exists

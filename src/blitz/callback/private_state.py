@@ -1,11 +1,11 @@
-"""State that Lightning keeps within an epoch under private names, and does not save.
+"""Save and restore state that Lightning keeps in private attributes and does not save.
 
 - the sums behind ``self.log(..., on_epoch=True)`` in ``training_step``;
-- the number of validation batches so far, the x axis of values that ``validation_step`` logs by step;
-- the step of the last save of each ``ModelCheckpoint``: it does not save twice at the same step.
+- the number of validation batches so far, which is the x axis of values that ``validation_step`` logs by step;
+- the step of the last save of each ``ModelCheckpoint``, because it does not save twice at the same step.
 
-No public name reaches them (Lightning 2.6.6). With a version that lacks a name, that part is not restored: a resumed
-run then logs the mean over its own steps of the epoch. ``tests/callback/test_private_state.py`` fails first.
+Lightning 2.6.6 has no public API for them. If a version lacks an attribute, its value is not restored: without the
+sums, a resumed run logs the mean of the steps after the resume. ``tests/test_foreign.py`` fails first.
 """
 
 from collections.abc import Iterator, Mapping
@@ -30,7 +30,7 @@ def saved(trainer: Trainer) -> dict[str, Any]:
 
 
 def restore_counters(trainer: Trainer, state: Mapping[str, Any]) -> None:
-    """Restore everything but the sums: Lightning makes these when a value is logged for the first time."""
+    """Restore everything but the sums, which Lightning creates when a value is logged for the first time."""
     with suppress(AttributeError):
         validation = trainer.fit_loop.epoch_loop.val_loop
         validation._seen_batches_per_dataloader.update(state.get("seen", {}))  # noqa: SLF001 - see the module
@@ -40,9 +40,9 @@ def restore_counters(trainer: Trainer, state: Mapping[str, Any]) -> None:
 
 
 def add_sums(trainer: Trainer, sums: Sums) -> None:
-    """Add saved sums to those of the values that were logged since. They are removed from ``sums``.
+    """Add the saved sums to the sums of values that were logged since, and remove them from ``sums``.
 
-    To be exact in floating point this is called after each step, so that a saved sum is added to a single value.
+    Call this after each step. The result is bitwise exact only if a saved sum is added to a single value.
     """
     results = _open_results(trainer)
     for name in sums.keys() & results.keys():
@@ -56,7 +56,7 @@ def add_sums(trainer: Trainer, sums: Sums) -> None:
 
 
 def _open_results(trainer: Trainer) -> dict[str, Any]:
-    """Return the values that are averaged or summed over the present epoch, by name."""
+    """Return the values that are averaged or summed over the current epoch, by name."""
     with suppress(AttributeError):
         results: Any = trainer.fit_loop.epoch_loop._results  # noqa: SLF001 - see the module
         return {

@@ -24,7 +24,7 @@ class Progress(Callback):
     the clock in a step.
 
     Args:
-        metric: name of the metric that is always shown, like the losses. Others are shown if there is space.
+        metric: name of a metric that is always shown, like the losses. Others are shown if there is space.
         every_n_steps: also print the mean training loss of each ``every_n_steps`` steps of an epoch, as the tutorial
             does. None: print none.
         compiled: the first step compiles the network; print its seconds, and do not count them as training.
@@ -125,7 +125,7 @@ class Progress(Callback):
         self.epoch_seconds = None
 
     def _metrics(self, trainer: Trainer) -> dict[str, Tensor]:
-        """Return the metrics, and the loss of the last step if the task logs no loss of the training."""
+        """Return the metrics, and the loss of the last step if the task logs no training loss."""
         metrics = dict(trainer.callback_metrics)
         if self._loss is None or any("loss" in name for name in metrics if not name.startswith("val")):
             return metrics
@@ -136,13 +136,13 @@ class Progress(Callback):
 
 
 def select_columns(logged: Iterable[str], metric: str | None, shown: Sequence[str], space: int) -> list[str]:
-    """Return the names of the metrics to show, those of training first.
+    """Return the names of the metrics to show, training metrics first.
 
     Args:
         logged: names of all metrics.
-        metric: the one that is always shown, like the losses.
-        shown: names that the last line showed; they stay.
-        space: number of columns that the terminal has space for.
+        metric: a metric that is always shown, like the losses.
+        shown: names in the previous line, which are shown again.
+        space: number of columns that fit into the terminal.
     """
     names = [name for name in logged if not name.endswith("_step") and name.count("/") < 2]
     first = [name for name in names if name in shown or "loss" in name or name == metric]

@@ -16,10 +16,9 @@ Position = dict[str, Any]
 class ResumableLoader:
     """Wrap any training loader and keep track of its position. All attributes are the wrapped loader's.
 
-    A loader restores itself if it has a ``state_dict``, as ``blitz.data.loader.Loader`` and torchdata's
-    ``StatefulDataLoader`` do. Any other, such as a plain ``DataLoader``, has its order from the random state in which
-    its iterator was made. So that state is restored, a new iterator is made, and the finished batches are fetched and
-    dropped.
+    A loader with ``state_dict``, such as ``blitz.data.loader.Loader`` or torchdata's ``StatefulDataLoader``, restores
+    itself. The order of any other, such as a plain ``DataLoader``, follows from the random state in which its iterator
+    was made. This state is restored, a new iterator is made, and the finished batches are fetched and dropped.
 
     Two states are needed: ``iter()`` draws the workers' seed, and if there are workers, the order. Without workers
     the sampler draws the order when the first batch is fetched.
@@ -37,7 +36,7 @@ class ResumableLoader:
 
     @property
     def repeats(self) -> bool:
-        """Whether finished batches are fetched again from an ``IterableDataset``, which may yield other ones."""
+        """Whether finished batches are fetched again from an ``IterableDataset``, which may yield other batches."""
         return not self.restores_itself and isinstance(getattr(self.loader, "dataset", None), IterableDataset)
 
     def position(self, between_epochs: bool) -> Position:

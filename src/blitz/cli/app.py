@@ -109,7 +109,7 @@ def _run_jobs(task: Task, config_name: str) -> None:
 
 
 def _absent_directories(argv: Sequence[str]) -> list[Path]:
-    """Return the directories, innermost first, that Hydra would have to create for the one that the user names."""
+    """Return the missing directories, innermost first, that Hydra would create for the run directory."""
     names = [value.strip("'\"") for key, _, value in (text.partition("=") for text in argv) if key in DIRECTORIES]
     paths = [path for name in names for path in (Path(name).absolute(), *Path(name).absolute().parents)]
     return [path for path in paths if not os.path.exists(path)]  # noqa: PTH110 Path.exists raises for long names
@@ -225,7 +225,7 @@ def _recorded(run_dir: Path, always: bool) -> Iterator[None]:
 
 
 def _can_print() -> bool:
-    """Return whether stdout takes a line. An error of writing to it does not say that it is about stdout."""
+    """Return whether stdout is writable, by printing an empty line. Its OSError has no filename."""
     try:
         print(flush=True)
     except OSError:

@@ -37,9 +37,9 @@ def compose(config_name: str, overrides: Sequence[str]) -> dict[str, Any]:
 
 
 def refused(config_name: str, arguments: Sequence[str]) -> tuple[Override, list[str]] | None:
-    """Return the first override that cannot be composed with those before it, and those before it.
+    """Return the first override that cannot be composed, and the overrides before it. Return None if all can be.
 
-    Choices of groups come first, because other overrides refer to their keys. None if no override is at fault.
+    Choices of groups come first, because other overrides refer to their keys.
     """
     directories = [as_hydra_text(f"file://{path.absolute()}") for path in config_dirs(arguments)]
     accepted = [f"hydra.searchpath=[{','.join(directories)}]"] if directories else []

@@ -53,8 +53,8 @@ def explain(error: BaseException, config_name: str, overrides: Sequence[str]) ->
 def _as_typed(line: str, overrides: Sequence[str]) -> str:
     """Replace the key and value that begin a line by the override that set them.
 
-    A class knows the name of its argument, but neither the text on the command line nor, if the value is interpolated,
-    the key there: the value of ``device.devices`` is that of ``trainer.devices``.
+    An error names the argument of a class. On the command line the value may be written differently, or belong to
+    another key: ``trainer.devices`` interpolates ``device.devices``.
     """
     key = line.partition("=")[0]
     typed = [override for override in parse(overrides) if override.value_type == ValueType.ELEMENT]
@@ -141,7 +141,7 @@ def _explain_choice(error: MissingConfigException, config_name: str, overrides: 
 
 
 def _explain_composition(error: BaseException, config_name: str, overrides: Sequence[str]) -> str | None:
-    """Explain the override, or the file, with which the config cannot be composed. Return None if it can be."""
+    """Explain which override or file keeps the config from being composed. Return None for other errors."""
     text = str(error).partition("\n")[0]
     if text.startswith("Ambiguous value"):
         key, _, value = text.partition("'")[2].rstrip("'").partition("=")
@@ -158,7 +158,7 @@ def _explain_composition(error: BaseException, config_name: str, overrides: Sequ
 def _explain_override(
     error: BaseException, override: Override, accepted: Sequence[str], config_name: str
 ) -> str | None:
-    """Explain an override that cannot be composed with those before it. None if a file that it chooses is at fault."""
+    """Explain an override that cannot be composed. Return None if the config file that it selects is at fault."""
     key, text = override.key_or_group, override.input_line
     if (CONFIGS / key).is_dir() and not override.is_delete():
         return None
@@ -213,7 +213,7 @@ def _file_that_is_not_utf8(arguments: Sequence[str]) -> Path | None:
 
 
 def _raised_by_hydra(error: BaseException) -> bool:
-    """Return whether Hydra or OmegaConf raised an error, of whatever type."""
+    """Return whether Hydra or OmegaConf raised an error of any type."""
     frames = traceback.extract_tb(error.__traceback__)
     packages = [Path(str(package.__file__)).parent for package in (hydra, omegaconf)]
     return bool(frames) and any(Path(frames[-1].filename).is_relative_to(package) for package in packages)

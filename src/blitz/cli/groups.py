@@ -1,4 +1,4 @@
-"""Check the choices of config groups before Hydra reads them: it would also read files of other directories."""
+"""Check the choices of config groups before Hydra does, because Hydra would also read files of other directories."""
 
 import re
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ SINGLE = (*NEEDED, "data", "model", "task", "optimizer", "schedule")  # groups w
 
 
 def check_groups(arguments: Sequence[str], config_name: str) -> None:
-    """Refuse an override of a config group that does not name one of its configs. Hydra reports unknown names.
+    """Refuse an override of a config group whose value cannot be the name of a config. Hydra reports unknown names.
 
     Raises:
         UserError: with the override and the valid choices.
@@ -60,7 +60,7 @@ def _is_name(value: Any) -> bool:
 
 
 def _none(group: str, defaults: dict[str, str | None]) -> str:
-    """Return the override with which a run does without a group."""
+    """Return the override that removes a group from a run."""
     if "none" in choices(group):
         return f"{group}=none"
     return f"~{group}" if defaults[group] else f"no {group}="

@@ -110,7 +110,7 @@ def _check_number_of_processes(cfg: DictConfig, count: int | None, started: rank
         )
     if started and HydraConfig.get().mode == RunMode.MULTIRUN:
         raise UserError("-m: torchrun and srun start a single run; leave out -m, or sweep on one machine without them")
-    # The image data sets share a batch among the processes. Other data modules count the batch of one process.
+    # Data modules of blitz, which have this key, divide a batch among the processes. Others count per process.
     if "data" in cfg and cfg.data.get("eval_batch_size") is not None and cfg.data.batch_size < total:
         raise UserError(
             f"data.batch_size={cfg.data.batch_size}: smaller than the number of processes that share a batch; "

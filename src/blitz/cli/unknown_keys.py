@@ -1,4 +1,4 @@
-"""Explain an override whose key the config does not have, or has already: a misspelling, or a + too many or few."""
+"""Explain an override whose key is not in the config, or already is: a misspelling, a missing + or an extra one."""
 
 import json
 from collections.abc import Iterator, Sequence

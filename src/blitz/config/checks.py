@@ -24,7 +24,7 @@ from blitz.config.schema import EvalConfig, TrainConfig
 from blitz.errors import UserError
 
 REQUIRED = ("task", "trainer", "device")  # groups that every run has
-PARTS = ("model", "optimizer", "schedule")  # groups that only a task which refers to them uses
+PARTS = ("model", "optimizer", "schedule")  # groups that have no effect unless the task refers to them
 DIRECTIONS = ("max", "min")
 STAGES = ("val", "test")
 MAX_PER_CORE = 4  # CPU threads or processes per core: more of them would only wait for each other
@@ -90,7 +90,7 @@ def check_values(cfg: DictConfig) -> None:
 
 
 def _check_keys(cfg: DictConfig) -> None:
-    """Refuse unknown top-level keys, with which a run could not be resumed, and groups without a ``_target_``."""
+    """Refuse groups without a ``_target_`` and unknown top-level keys, which would make a run impossible to resume."""
     plain: Any = OmegaConf.to_container(cfg)
     known = sorted(field.name for field in fields(EvalConfig if "checkpoint" in cfg else TrainConfig))
     for key, value in plain.items():
@@ -112,7 +112,7 @@ def _check_keys(cfg: DictConfig) -> None:
 
 
 def check_used(cfg: DictConfig) -> None:
-    """Refuse a model, an optimizer or a schedule that nothing refers to: its settings would have no effect.
+    """Refuse an unused model, optimizer or schedule: its settings would have no effect.
 
     Raises:
         UserError: with the override that leaves it out.

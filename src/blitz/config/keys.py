@@ -15,13 +15,13 @@ def needs_total_steps(value: Any) -> bool:
 
 
 def number_of_steps(value: str, total: int) -> int:
-    """Return the number of steps that such a value stands for."""
+    """Return the number of steps for ``total_steps`` or a fraction of it."""
     fraction = _FRACTION.fullmatch(value)
     return round(float(fraction[1]) * total) if fraction else total
 
 
 def matching(names: Iterable[str], pattern: str) -> list[str]:
-    """Return the names below ``pattern``, such as ``net.fc1``, or those that it matches, such as ``net.fc*``."""
+    """Return the names that match ``pattern``, such as ``net.fc*``, or that lie below it, such as below ``net.fc1``."""
     return [name for name in names if fnmatchcase(name, pattern) or name.startswith(f"{pattern}.")]
 
 

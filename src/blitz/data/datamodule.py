@@ -139,8 +139,8 @@ class ImageDataModule(LightningDataModule):
     def read(self, name: Literal["train", "val", "test"]) -> Split | None:
         """Return an official split. Return None for ``val`` if there is none.
 
-        Its images are a uint8 tensor of any size, or an object that decodes them to the network's size on demand. The
-        latter is decoded by workers, or once as a whole if ``data.loader`` is ``device``.
+        Its images are a uint8 tensor of any size, or an object that decodes them to the network's size on demand.
+        Workers decode the latter. If ``data.loader`` is ``device``, all images are decoded once.
         """
         raise NotImplementedError
 

@@ -25,9 +25,9 @@ def friedman1(inputs: Tensor) -> Tensor:
 
 
 class Friedman(LightningDataModule):
-    """Uniform random features and Friedman's function of them, plus normal noise. Nothing is downloaded.
+    """Uniform random features, and Friedman's function of them plus normal noise. Nothing is downloaded.
 
-    Each split is drawn by itself from ``data_seed``, so it depends neither on the seed of the run nor on the sizes of
+    Each split is drawn separately from ``data_seed``. It depends neither on the seed of the run nor on the sizes of
     the other splits. A batch is ``(inputs, targets)``: float32 ``(n, features)`` and ``(n,)``.
 
     With several processes, Lightning divides the samples among them and repeats some if they do not divide evenly.
@@ -37,7 +37,7 @@ class Friedman(LightningDataModule):
         num_train: number of training samples; likewise ``num_val`` and ``num_test``.
         features: number of inputs; at least the five that have an influence.
         noise: standard deviation of the noise. The function itself has a standard deviation of 4.9.
-        data_seed: draws the samples.
+        data_seed: random seed of the samples.
         batch_size: number of training samples in a batch of all processes together.
         eval_batch_size: likewise for validation and test.
 

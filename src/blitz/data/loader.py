@@ -85,8 +85,8 @@ class Loader:
     Args:
         batch_size: number of images in a batch of all processes together.
         rank: index of this process among ``world_size`` processes.
-        augment: in this order. If there are workers, they apply the last augmentation with a true attribute
-            ``in_workers`` and all before it. This process applies the others.
+        augment: augmentations, applied in this order. Workers apply those up to the last one whose attribute
+            ``in_workers`` is true. This process applies the others, or all if there are no workers.
         workers: number of processes that fetch the images. With 0 this process indexes the split, which should then be
             on ``device`` already, unless its images are decoded on demand.
     """

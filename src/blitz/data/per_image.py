@@ -1,7 +1,7 @@
-"""Augmentation by the transforms of torchvision, one image at a time.
+"""Augmentation with torchvision's transforms, one image at a time.
 
-They draw their parameters from the global random generators, one set per call. ``PerImage`` calls them once for each
-image, with generators that are seeded for this image, and then restores the generators.
+A transform draws its parameters from the global random generators in each call. ``PerImage`` seeds these generators
+for each image, calls the transform, and restores the generators afterwards.
 """
 
 import random
@@ -20,19 +20,19 @@ from blitz.process import random_state
 class PerImage:
     """Apply a transform of ``torchvision.transforms.v2``, or any other function of one image, to each image.
 
-    The result is a function of seed, epoch and image. It depends neither on the batch nor on the process. Augmentations
-    of a whole batch, such as ``Flip`` and ``Translate``, are many times as fast: docs/speed.md has a measurement.
+    The result depends only on seed, epoch and image, and not on the batch or the process. Augmentations of a whole
+    batch, such as ``Flip`` and ``Translate``, are many times faster: docs/speed.md has a measurement.
 
-    Images on a GPU are transformed there. Transforms that draw noise for each pixel then draw other noise than on the
-    CPU.
+    Images on a GPU are transformed there. A transform that draws noise for each pixel draws different noise on a GPU
+    than on the CPU.
 
     Args:
         transform: takes an image, uint8 ``(channels, size, size)``, and returns one of the same type and shape. It may
             draw from the global random generators of torch, NumPy and Python.
 
     Attributes:
-        key: of the augmentation in the config, for error messages. ``ImageDataModule`` sets it.
-        in_workers: if worker processes fetch the images, they also apply this and the augmentations before it.
+        key: config key of the augmentation, for error messages. ``ImageDataModule`` sets it.
+        in_workers: whether worker processes, if there are any, apply this augmentation and all before it.
     """
 
     key = "data.augment"
@@ -53,7 +53,7 @@ class PerImage:
         """Return the images, each transformed with its seed.
 
         Raises:
-            UserError: the transform failed, or returned something else than an image of the same type and shape.
+            UserError: the transform failed, or did not return an image of the same type and shape.
         """
         augmented = torch.empty_like(images)
         with random_state.preserved():
@@ -75,7 +75,7 @@ class PerImage:
 
 
 def _seed_generators(seed: int, device: torch.device) -> None:
-    """Seed the global generators of Python, NumPy and torch, that of ``device`` included."""
+    """Seed the global generators of Python, NumPy and torch, including the generator of ``device``."""
     random.seed(seed)
     np.random.seed(seed % 2**32)  # noqa: NPY002 - the global generator, which a transform may draw from
     # torch.manual_seed would also seed every other device, which takes far longer.

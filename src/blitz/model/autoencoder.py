@@ -6,9 +6,9 @@ from blitz.errors import UserError
 
 
 class Autoencoder(nn.Module):
-    """Two strided convolutions to a vector of ``latent_size`` numbers, and the same way back.
+    """Two strided convolutions to a vector of ``latent_size`` numbers, and a mirrored decoder.
 
-    The output has no activation, so that it reaches the values of normalized images. ``encoder(images)`` returns the
+    The output has no activation, so that it can take all values of normalized images. ``encoder(images)`` returns the
     vectors ``(n, latent_size)``, and ``decoder(vectors)`` returns images.
 
     Args:

@@ -1,7 +1,7 @@
-"""Networks of timm and torchvision by name, with random weights, the library's pretrained ones, or those of a file.
+"""Networks of timm and torchvision by name, with random weights, pretrained weights, or the weights of a file.
 
-Pretrained weights never change the network itself. A trained network is built without them, and its checkpoint holds
-all weights: see ``blitz.config.instantiate.without_pretrained_weights``.
+Pretrained weights never change the architecture. Loading a checkpoint builds the network without them, because the
+checkpoint holds all weights: see ``blitz.config.instantiate.without_pretrained_weights``.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -16,8 +16,8 @@ from blitz.config.checks import did_you_mean
 from blitz.errors import UserError
 
 Weights = dict[str, Tensor]
-PREFIXES = ("", "module.", "model.", "net.")  # of the entries' names; DataParallel, other trainers and blitz add one
-CONTAINERS = ("state_dict", "model")  # keys under which the checkpoints of trainers hold the weights
+PREFIXES = ("", "module.", "model.", "net.")  # added to names by DataParallel, other trainers and blitz
+CONTAINERS = ("state_dict", "model")  # keys of the weights in checkpoints of trainers
 RGB = 3
 SHOWN = 200  # characters of a library's message
 INSTALL = "install it with: python -m uv pip install -e '.[timm]'"
@@ -94,7 +94,7 @@ def _with_weights(
     pretrained: bool | str | Path | None,
     described: str,
 ) -> nn.Module:
-    """Return ``build(num_classes)`` with its weights. The random state afterwards is the same for all weights."""
+    """Return ``build(num_classes)`` with its weights. The random state afterwards does not depend on ``pretrained``."""
     if not isinstance(pretrained, bool | str | Path | None):
         raise UserError(
             f"model.pretrained={pretrained}: not a valid value; expected true, false, or a file with the weights"
@@ -137,7 +137,7 @@ def read_weights(path: str | Path, key: str = "pretrained") -> Weights:
     """Return the tensors of a file by name: a state dict, or a checkpoint of a trainer that holds one.
 
     Files whose name ends with ``.safetensors`` need the package safetensors. ``torch.load`` reads all others, and
-    accepts nothing but tensors and plain containers.
+    accepts only tensors and plain containers.
 
     Args:
         key: the setting that names the file, for error messages.
@@ -184,10 +184,10 @@ def head_entries(net: nn.Module, other: nn.Module) -> list[str]:
 
 
 def load_weights(net: nn.Module, weights: Weights) -> dict[str, str]:
-    """Load the weights that fit into a network. Return the reasons why entries do not fit, by name.
+    """Load the weights that fit a network. For each entry that does not fit, return the reason by name.
 
-    Entries of the network that are absent or have another shape keep their values. A prefix that all weights have in
-    common, such as ``module.``, is dropped. If the weights are for images with three channels and the network is not,
+    Entries of the network that are absent from the weights or have another shape keep their values. A common prefix of
+    the names, such as ``module.``, is dropped. If only the weights are for images with three channels,
     ``adapt_channels`` changes those of the first convolution.
     """
     own = net.state_dict()
@@ -205,13 +205,13 @@ def load_weights(net: nn.Module, weights: Weights) -> dict[str, str]:
 
 
 def _without_prefix(weights: Weights, own: Weights) -> Weights:
-    """Drop the prefix with which most of the network's ``own`` entries are found, and all entries without it."""
+    """Drop the prefix under which most ``own`` entries of the network are found, and all entries without it."""
     prefix = max(PREFIXES, key=lambda prefix: sum(prefix + name in weights for name in own))
     return {name.removeprefix(prefix): value for name, value in weights.items() if name.startswith(prefix)}
 
 
 def _for_channels_of(net: nn.Module, weights: Weights) -> Weights:
-    """Adapt the weights of the first convolution, made for three channels, to the network's number of channels."""
+    """Adapt the first convolution's weights from three channels to the network's number of channels."""
     name = f"{_first_convolution(net)}.weight"
     if name not in weights:
         return weights
@@ -232,8 +232,8 @@ def _change_channels(net: nn.Module, channels: int) -> None:
 def adapt_channels(weight: Tensor, channels: int) -> Tensor:
     """Return a convolution's weight ``(out, in, h, w)`` for another number of input channels, as timm does.
 
-    For one channel, the weights of all channels are added: a grey image gives the same output as its copy in every
-    channel. For more, the channels are repeated and scaled, so that the sum over the channels stays about the same.
+    For one channel, the weights are summed over the channels: a greyscale image then gives the same output as the
+    image with three copies of it. For more, the channels are repeated and scaled to keep the sum about the same.
     """
     given = weight.shape[1]
     if channels == given:
@@ -245,7 +245,7 @@ def adapt_channels(weight: Tensor, channels: int) -> Tensor:
 
 
 def _first_convolution(net: nn.Module) -> str:
-    """Return the name of the first convolution, or an empty text if there is none."""
+    """Return the name of the first convolution, or an empty string if there is none."""
     return next((name for name, module in net.named_modules() if isinstance(module, nn.Conv2d)), "")
 
 

@@ -1,4 +1,4 @@
-"""Parameter groups: functions from a module to the groups that an optimizer takes."""
+"""Functions that divide the parameters of a module into groups for an optimizer."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -23,11 +23,11 @@ def no_decay(module: nn.Module) -> list[dict[str, Any]]:
 
 
 def by_name(module: nn.Module, groups: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Return one group for each pattern, and a last one for all other parameters.
+    """Return one group for each pattern, and a last group for all other parameters.
 
     Args:
         groups: options of the optimizer, such as ``{lr: 1e-4}``, by the name of a layer, such as ``net.fc1``, or by a
-            pattern of parameter names, such as ``net.fc*``. A parameter belongs to the first one that matches.
+            pattern of parameter names, such as ``net.fc*``. A parameter belongs to the first pattern that it matches.
 
     Raises:
         UserError: no parameter is left for a pattern.

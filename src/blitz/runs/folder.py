@@ -8,6 +8,7 @@ git.diff                      the uncommitted changes, if there are any
 checkpoints/                  best.ckpt by the monitored metric; resume.ckpt and resume-previous.ckpt to resume from
 events.out.tfevents...        TensorBoard
 per_class.csv, confusion.csv  tables of the task; an image classifier writes these two
+reconstructions.png           files of the task; an autoencoder writes this one
 metrics.json                  the final metrics: training of the last epoch, validation and test of the tested
                               checkpoint; a run is finished if this file exists
 error.txt                     the traceback of a run that failed

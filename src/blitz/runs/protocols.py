@@ -1,4 +1,4 @@
-"""Methods that a task or a data module may offer to the programs. Any LightningModule works without them."""
+"""Optional methods of a task or a data module. Any LightningModule works without them."""
 
 from collections.abc import Mapping, Sequence
 from typing import Protocol, runtime_checkable
@@ -10,7 +10,7 @@ from blitz.runs.report import Report
 
 @runtime_checkable
 class ReportingTask(Protocol):
-    """Task that describes its results itself. Of any other, the metrics that it logs are shown."""
+    """Task with its own report. For any other task, the logged metrics are shown."""
 
     def report(self, stage: str) -> Report:
         """Return the report of the last evaluation of ``stage``: ``train``, ``val`` or ``test``."""
@@ -18,7 +18,7 @@ class ReportingTask(Protocol):
 
 @runtime_checkable
 class NamingTask(Protocol):
-    """Task that logs metrics which the first batch of a stage may lack, such as those of a class."""
+    """Task with metrics that the first batch of a stage may not have, such as those of an absent class."""
 
     def metric_names(self, stage: str) -> Sequence[str]:
         """Return the names of the metrics of an epoch of ``stage``."""
@@ -26,12 +26,12 @@ class NamingTask(Protocol):
 
 @runtime_checkable
 class DescribedData(Protocol):
-    """Data module that the start of a run describes, and whose content a resumed run compares."""
+    """Data module with lines for the start of a run, and checksums that a resumed run compares."""
 
     batch_size: int  # of all devices together
 
     def describe(self, device: torch.device) -> Mapping[str, str]:
-        """Return lines for the terminal, by their label."""
+        """Return lines for the terminal, by label."""
 
     def checksums(self) -> Mapping[str, str]:
         """Return a checksum for each split, as ``kind:digest``."""

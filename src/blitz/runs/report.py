@@ -16,7 +16,7 @@ class Report:
         tables: CSV files by name, each with its header as the first row.
         display: the table that the terminal shows, with its header as the first row; rich markup is interpreted.
         summary: lines for the terminal, by their label.
-        files: contents of further files, such as pictures, by name; they are written to the run directory.
+        files: contents of other files, such as pictures, by name; they are written to the run directory.
     """
 
     metrics: Mapping[str, float | None] = field(default_factory=dict)

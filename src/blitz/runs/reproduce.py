@@ -1,4 +1,4 @@
-"""Compare a run with the one that it reproduces: environment and metrics."""
+"""Compare environment and metrics of a run with those of the run that it reproduces."""
 
 import hashlib
 from collections.abc import Mapping

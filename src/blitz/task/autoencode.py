@@ -1,4 +1,4 @@
-"""Reconstruction of images: loss, metrics, and a picture of the first test images."""
+"""Image reconstruction: loss, metrics, and a picture of the first test images."""
 
 import io
 from collections.abc import Mapping, Sequence
@@ -39,17 +39,17 @@ class Normalization(Protocol):
 class Autoencode(StageTask):
     """Mean squared error between images and their reconstructions. The class labels are not used.
 
-    The error is that of normalized values, as the data module yields them: multiply it by ``data.std`` squared for that
-    of values in [0, 1]. If the data is augmented, the target is the augmented image.
+    The error is that of the normalized values from the data module. Multiply it by ``data.std`` squared to get the
+    error of values in [0, 1]. If the data is augmented, the target is the augmented image.
 
-    The report of a stage has the picture ``reconstructions.png``: its first 8 images above their reconstructions. With
-    several processes these are the first images that rank 0 evaluates.
+    The report of a stage has the picture ``reconstructions.png``: the first 8 images above their reconstructions. With
+    several processes these are the first images of rank 0.
 
     Args:
         net: takes images ``(n, channels, size, size)`` and returns reconstructions of the same shape.
         loss: called with reconstructions and images; returns their mean loss. None: the mean squared error.
-        transform: from pictures to the batch that ``net`` takes. Training does not use it, except to check its image
-            size against ``net``. Users of a checkpoint call it, and the picture of the report is drawn with it.
+        transform: from pictures to the batch that ``net`` takes. Training only checks its image size against ``net``.
+            It draws the picture of the report, and users of a checkpoint call it.
         schedule, metrics and the others: as in ``StageTask``.
 
     Raises:
@@ -115,12 +115,12 @@ class Autoencode(StageTask):
 
 
 def to_pixels(images: Tensor, transform: Normalization) -> Tensor:
-    """Return normalized float32 ``(n, channels, h, w)`` as uint8. Values outside of black and white are clipped."""
+    """Convert normalized float32 ``(n, channels, h, w)`` to uint8. Values outside of [0, 255] are clipped."""
     return (images * transform.std + transform.mean).clamp(0, 1).mul(255).round().to(torch.uint8)
 
 
 def picture(images: Tensor, reconstructions: Tensor) -> bytes:
-    """Return a PNG file with a row of images above a row of their reconstructions.
+    """Return the bytes of a PNG file: a row of images above a row of their reconstructions.
 
     Args:
         images: uint8 ``(n, channels, h, w)``, with 1 or 3 channels, like ``reconstructions``.

@@ -34,10 +34,10 @@ class ImageTransform(Protocol):
 
 @runtime_checkable
 class CountsClasses(Protocol):
-    """Loss that depends on the number of training images of each class: ``losses.BalancedCrossEntropy``."""
+    """Loss that needs the number of training images of each class, such as ``losses.BalancedCrossEntropy``."""
 
     def set_class_counts(self, counts: Tensor) -> None:
-        """Take the number of images of each class, int64 ``(classes,)``."""
+        """Set the number of training images of each class, int64 ``(classes,)``."""
 
 
 @runtime_checkable
@@ -64,8 +64,8 @@ class Classify(LightningModule):
         freeze: names of layers that are not trained, or patterns of parameter names, such as ``net.conv*``.
         loss: called with logits ``(n, len(classes))`` and labels, int64 ``(n,)``; returns their mean loss. None:
             cross-entropy.
-        metrics: further metrics by name, such as an F1 score. Each stage has copies of them. ``stage/<name>`` is logged
-            for each epoch, and ``stage/<name>/<class>`` if a metric returns one value per class.
+        metrics: additional metrics by name, such as an F1 score. Each stage has copies of them. ``stage/<name>`` is
+            logged for each epoch, or ``stage/<name>/<class>`` if a metric returns one value per class.
         transform: from pictures to the batch that ``net`` takes. Training does not use it, except to check its image
             size against ``net``. Users of a checkpoint call it.
 

@@ -1,4 +1,4 @@
-"""Losses of logits ``(n, classes)`` and labels, int64 ``(n,)``, that torch does not have."""
+"""Losses that torch does not have, for logits ``(n, classes)`` and labels, int64 ``(n,)``."""
 
 import torch
 import torch.nn.functional as F
@@ -21,10 +21,10 @@ class FocalLoss(nn.Module):
 
 
 class BalancedCrossEntropy(nn.Module):
-    """Cross-entropy with class weights ``n / (classes * n_class)``: all classes together count the same.
+    """Cross-entropy with class weights ``n / (classes * n_class)``, so that every class has the same total weight.
 
-    The weights are computed from the training data when a training begins, and belong to the checkpoint. The mean is
-    over the images, not over the weights, so that it does not depend on how a batch is divided among devices.
+    The weights are computed from the training data when training begins, and are saved in checkpoints. The sum is
+    divided by the number of images, not by the sum of the weights. So it does not depend on how devices share a batch.
     """
 
     weight: Tensor

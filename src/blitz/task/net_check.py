@@ -1,4 +1,4 @@
-"""Check that a network takes the data of its task, before anything is trained."""
+"""Check that a network accepts the data of its task, before training."""
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +12,7 @@ def output_shape(net: nn.Module, inputs: Tensor) -> tuple[int, ...]:
     The network is called in evaluation mode. Its state does not change.
 
     Raises:
-        UserError: the network cannot take them.
+        UserError: the network fails for these inputs.
     """
     training = {module: module.training for module in net.modules()}
     try:

@@ -1,4 +1,4 @@
-"""The optimizer and the schedule of a task, as Lightning defines them, from factories in the config."""
+"""Build the optimizer and the schedule of a task for Lightning, from factories in the config."""
 
 import inspect
 import math
@@ -29,11 +29,11 @@ def configure(
 
     Args:
         optimizer: called with the parameters, or with the parameter groups.
-        schedule: called with the optimizer; returns the scheduler. It counts optimizer steps if one of its arguments is
-            ``total_steps``, and epochs otherwise, as in PyTorch's documentation. A mapping with the key ``scheduler``
-            and Lightning's ``interval``, ``frequency``, ``monitor`` and so on says it explicitly. Arguments
-            ``total_steps`` and ``0.1 * total_steps``, also of schedulers among the arguments, are replaced by that
-            number of steps.
+        schedule: called with the optimizer; returns the scheduler. The arguments ``total_steps`` and
+            ``0.1 * total_steps``, even those of nested schedulers, are replaced by this number of optimizer steps. A
+            scheduler with such an argument counts steps. Any other counts epochs, as in PyTorch's documentation.
+            To set the interval explicitly, pass a mapping with the key ``scheduler`` and Lightning's ``interval``,
+            ``frequency`` or ``monitor``.
         parameter_groups: called with the task; returns the optimizer's parameter groups. None: one group.
 
     Raises:
@@ -79,7 +79,7 @@ def freeze(module: nn.Module, patterns: Sequence[str]) -> None:
 
 
 def _make(value: Any, optimizer: Optimizer, total: Any) -> Any:
-    """Call a scheduler's factory, and those among its arguments. Replace numbers of steps."""
+    """Call a scheduler's factory and the factories among its arguments. Replace ``total_steps``."""
     if isinstance(value, partial):
         arguments = {key: _make(argument, optimizer, total) for key, argument in value.keywords.items()}
         if "optimizer" in inspect.signature(value.func).parameters:  # ChainedScheduler takes it last
@@ -103,7 +103,7 @@ def _values(value: Any) -> Iterable[Any]:
 
 
 def _check_max_lr(factory: partial[Any], optimizer: Optimizer) -> None:
-    """Refuse one maximum for parameter groups with different learning rates: it would replace them."""
+    """Refuse a single maximum for parameter groups with different learning rates: it would replace them."""
     rates = sorted({float(group["lr"]) for group in optimizer.param_groups})
     highest = factory.keywords.get("max_lr")
     if len(rates) > 1 and highest is not None and not isinstance(highest, list):

@@ -1,4 +1,4 @@
-"""Regression of one number."""
+"""Regression with one output."""
 
 from collections.abc import Mapping, Sequence
 
@@ -15,18 +15,18 @@ Batch = tuple[Tensor, Tensor]
 
 
 class Regress(StageTask):
-    """One number for each sample, by default with the mean squared error.
+    """Predict one number for each sample, by default with the mean squared error.
 
     Batches are ``(inputs, targets)``: float ``(n, features)`` and ``(n,)`` or ``(n, 1)``.
 
     Args:
         net: takes inputs ``(n, features)`` and returns predictions ``(n,)`` or ``(n, 1)``.
         loss: called with predictions and targets, both ``(n,)``; returns their mean loss. None: the mean squared error.
-        features: number of inputs, to check the network before anything is trained. None: it is not checked.
+        features: number of inputs, to check the network before training. None: it is not checked.
         schedule, metrics and the others: as in ``StageTask``.
 
     Raises:
-        UserError: the network cannot take so many features, or does not return one number for each sample.
+        UserError: the network does not accept this number of features, or does not return one number for each sample.
     """
 
     def __init__(

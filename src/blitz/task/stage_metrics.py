@@ -1,4 +1,4 @@
-"""Metrics of a task by stage: copies of torchmetrics objects, their logged names, and their states in a checkpoint."""
+"""Copies of torchmetrics objects for each stage, with their logged names and their states in a checkpoint."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -13,8 +13,8 @@ class StageMetrics(nn.Module):
     """Copies of metrics for ``train``, ``val`` and ``test``.
 
     Args:
-        metrics: by name. They are updated with predictions and targets, without those of a rank that has none.
-        classes: names of the classes. A metric that returns one value for each of them is logged by class.
+        metrics: by name. They are updated with predictions and targets. Empty batches are skipped.
+        classes: names of the classes. If a metric returns one value per class, each is logged with the class name.
     """
 
     def __init__(self, metrics: Mapping[str, Metric], classes: Sequence[str] = ()) -> None:
@@ -45,7 +45,7 @@ class StageMetrics(nn.Module):
             metric.reset()
 
     def names(self, stage: str) -> list[str]:
-        """Return the names that may be logged: of each metric, and of each metric and class."""
+        """Return the names that may be logged: those of the metrics, and those of each metric by class."""
         return [
             name for metric in self._of(stage)
             for name in (f"{stage}/{metric}", *(f"{stage}/{metric}/{label}" for label in self.classes))
@@ -64,7 +64,7 @@ class StageMetrics(nn.Module):
         return {f"{name}/{label}": one for label, one in zip(labels, value, strict=True)}
 
     def states(self, stage: str) -> list[dict[str, State]]:
-        """Return the states of all ranks, by rank and metric, on the CPU. All ranks must call it together."""
+        """Return the states of all ranks on the CPU, by rank and metric. This is a collective operation."""
         own = {name: {key: _on_cpu(value) for key, value in metric.metric_state.items()}
                for name, metric in self._of(stage).items()}  # fmt: skip
         if not own:
@@ -76,7 +76,7 @@ class StageMetrics(nn.Module):
         return ranks
 
     def load_states(self, stage: str, ranks: Sequence[Mapping[str, State]]) -> None:
-        """Restore the state of this rank, unless the checkpoint is of another number of ranks."""
+        """Restore the state of this rank. A rank that the checkpoint does not have starts with empty metrics."""
         rank = distributed.get_rank() if distributed.is_initialized() else 0
         for name, state in ranks[rank].items() if rank < len(ranks) else ():
             metric = self._of(stage)[name]

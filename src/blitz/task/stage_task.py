@@ -1,4 +1,4 @@
-"""A task with one loss of predictions and targets: the same step in every stage."""
+"""Base class of tasks with one loss of predictions and targets, and the same step in every stage."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -22,9 +22,9 @@ class StageTask(LightningModule):
     """A network, a loss of its predictions, and metrics by stage. A subclass defines ``predictions_and_targets``.
 
     Metrics of an epoch are ``{train,val,test}/loss``, the mean over the samples, and ``{train,val,test}/<name>`` for
-    each further metric. Batches count by their number of samples, also if processes take parts of different sizes.
-    Checkpoints hold the sums of an unfinished epoch, so a resumed run logs the same values as an uninterrupted one.
-    ``train/loss_step`` is the loss of a single batch; with several processes, of the part of rank 0.
+    each additional metric. The mean is exact even if batches differ in size between steps or processes. Checkpoints
+    hold the metric states of an unfinished epoch, so a resumed run logs the same values as an uninterrupted one.
+    ``train/loss_step`` is the loss of a single batch. With several processes it is the loss on rank 0.
 
     Args:
         loss: called with predictions and targets; returns their mean loss.
@@ -32,7 +32,7 @@ class StageTask(LightningModule):
         schedule: the scheduler, as ``blitz.task.optimization.configure`` takes it.
         metrics: torchmetrics objects by name, updated with predictions and targets.
         parameter_groups: called with this task; returns the parameter groups of the optimizer. None: one group.
-        freeze: patterns, such as ``net.encoder*``, of the names of parameters that are not trained.
+        freeze: names of layers that are not trained, or patterns of parameter names, such as ``net.encoder*``.
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class StageTask(LightningModule):
     def _step(self, stage: str, batch: Any) -> tuple[Tensor, Tensor]:
         predictions, targets = self.predictions_and_targets(batch)
         loss, n = self.loss(predictions, targets), len(targets)
-        # float32: sums in the precision of bf16-true would be wrong in the third digit.
+        # In float32, because sums in bf16 would be wrong in the third digit.
         self.losses.update(stage, loss.detach().float().expand(n), loss.new_ones(n).float())
         self.metrics.update(stage, predictions.detach(), targets)
         return loss, predictions

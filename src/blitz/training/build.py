@@ -43,7 +43,7 @@ def resolve(cfg: DictConfig) -> Config:
 
 
 def data(config: Config) -> LightningDataModule | None:
-    """Build the data module. Return None if there is none: the task has loaders of its own."""
+    """Build the data module. Return None if there is none, because the task has its own loaders."""
     return arguments.build(config, "data") if config["data"] else None
 
 
@@ -119,7 +119,7 @@ def device_name(trainer: Trainer) -> str:
 
 
 def check_metrics(config: Config, task: LightningModule, rehearsal: Rehearsal) -> None:
-    """Before the first epoch, refuse a metric that no epoch will log.
+    """Refuse a metric that no epoch will log, before the first epoch.
 
     Raises:
         UserError: with the key that names the metric and the metrics that will be logged.
@@ -139,7 +139,7 @@ def check_metrics(config: Config, task: LightningModule, rehearsal: Rehearsal) -
 
 
 def _names(stage: str, task: LightningModule, rehearsal: Rehearsal) -> list[str]:
-    """Return the names of the metrics of a stage. Of some tasks, a single batch may lack a few."""
+    """Return the metric names of a stage, including those that a single batch may not have."""
     return [*rehearsal.metrics[stage], *(task.metric_names(stage) if isinstance(task, NamingTask) else [])]
 
 
@@ -165,7 +165,7 @@ def check_schedule(config: Config, optimizers: Sequence[Optimizer]) -> None:
     """Refuse a schedule that overrides a value of ``optimizer``, such as the momentum, so that it has no effect.
 
     Args:
-        optimizers: those of the run, after the schedule was applied to them.
+        optimizers: the optimizers of the rehearsal, after the schedule was applied to them.
 
     Raises:
         UserError: with the key of the value, and what overrides it.

@@ -26,7 +26,7 @@ class Rehearsal(NamedTuple):
     Args:
         metrics: names of the logged metrics by stage: ``train``, and ``val`` and ``test`` if the run has these stages.
             Empty if there was no rehearsal.
-        optimizers: those of the copy, with their schedules.
+        optimizers: optimizers of the copy, after their schedules were applied.
     """
 
     metrics: Mapping[str, Sequence[str]]
@@ -67,7 +67,7 @@ def rehearse(config: Config, trainer: Trainer, task: LightningModule, data: Ligh
 
 
 def has_stage(stage: str, trainer: Trainer, task: LightningModule, data: LightningDataModule | None) -> bool:
-    """Return whether a task has a step and a loader for ``val`` or ``test``, and ``trainer`` does not leave it out."""
+    """Return whether ``trainer`` runs ``val`` or ``test``: there are a step and a loader, and the limit is not 0."""
     step, limit = {"val": ("validation_step", "limit_val_batches"), "test": ("test_step", "limit_test_batches")}[stage]
     loader = f"{stage}_dataloader"
     loads = is_overridden(loader, task) or (data is not None and is_overridden(loader, data))
@@ -105,7 +105,7 @@ def _trainer(settings: Config, trainer: Trainer, directory: str, observer: Callb
 
 
 class _Observer(Callback):
-    """Stop the training after one batch, and note the names of the metrics of each stage."""
+    """Stop the training after one batch, and record the names of the metrics of each stage."""
 
     def __init__(self) -> None:
         self.metrics: dict[str, list[str]] = {}

@@ -1,4 +1,4 @@
-"""Results of a run after its last step: the checkpoint that it keeps, and that checkpoint's metrics and report."""
+"""Results of a run after its last step: the checkpoint to test, its metrics, and its report."""
 
 import math
 from collections.abc import Mapping
@@ -29,7 +29,7 @@ def checkpoint_to_test(trainer: Trainer, metric: str | None, run: Run) -> Path |
 def metrics_of_checkpoint(
     trainer: Trainer, metric: str | None, task: LightningModule, data: LightningDataModule | None, kept: Path | None
 ) -> dict[str, Any]:
-    """Return the metrics of the kept checkpoint, without training metrics except ``metric``: they describe an epoch.
+    """Return the metrics of the kept checkpoint. Training metrics other than ``metric`` are left out.
 
     If ``metric`` is missing because training ended before any validation, validate the checkpoint now.
     """
@@ -46,7 +46,7 @@ def metrics_of_checkpoint(
 def evaluate(
     trainer: Trainer, task: LightningModule, data: LightningDataModule | None, kept: Path | None
 ) -> Literal["test", "val", "train"]:
-    """Test the kept checkpoint. A task without a test is validated, and one without a validation stays as it is.
+    """Test the kept checkpoint. If there is no test, validate it. If there is no validation either, do nothing.
 
     Returns:
         The stage whose metrics are the results of the run.
@@ -61,7 +61,7 @@ def evaluate(
 
 
 def report(task: LightningModule, stage: str, metrics: Mapping[str, SupportsFloat]) -> Report:
-    """Return the report of the task, or a table of the metrics if it offers none."""
+    """Return the report of the task, or a table of the metrics if it has none."""
     if isinstance(task, ReportingTask):
         return task.report(stage)
     rows = [(escape(name), f"{float(value):.6g}") for name, value in sorted(metrics.items())]
