@@ -42,12 +42,11 @@ def evaluate(cfg: "DictConfig") -> None:
     tune(task, config, on_cpu=trainer.strategy.root_device.type == "cpu")
     if not has_stage(cfg.stage, trainer, task, data):
         raise UserError(f"stage={cfg.stage}: {type(task).__name__} has no such step, or its data has no such loader")
-    if cfg.stage == "val":
-        build.setup_data(data, trainer, "validate")
-        trainer.validate(task, data, verbose=False)
-    else:
-        build.setup_data(data, trainer, "test")
-        trainer.test(task, data, verbose=False)
+    build.setup_data(data, trainer, {"val": "validate", "test": "test"}[cfg.stage])
+    run_stage = trainer.validate if cfg.stage == "val" else trainer.test
+    run_stage(task, data, verbose=False)
+    if cfg.stage == "val" and not any(trainer.num_val_batches):
+        raise UserError("stage=val: there is no validation data; expected stage=test")
     if trainer.is_global_zero:
         run = folder.create_run(Path(cfg.output_dir), config, [f"checkpoint={path}"])
         report = results.report(task, cfg.stage, trainer.callback_metrics)

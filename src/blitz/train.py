@@ -1,6 +1,5 @@
 """blitz-train: compose a config, train, test, and record the results."""
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -47,9 +46,6 @@ def train(cfg: "DictConfig") -> float | None:
     if cfg.resume and cfg.threads is None:
         build.keep_threads(run.environment, trainer)
     initial = checkpoint.initialize_from(task, cfg.init_from) if cfg.init_from and not run.saved else None
-    if trainer.global_rank:  # all ranks have built the same network; from here on their dropout must differ
-        seed_everything(cfg.seed + trainer.global_rank, verbose=False)
-        os.environ["PL_GLOBAL_SEED"] = str(cfg.seed)  # Lightning's samplers need the same seed on all ranks
 
     resume_from = _record_start(run, cfg, trainer, task, data, initial) if trainer.is_global_zero else None
     trainer.fit(task, data, ckpt_path=trainer.strategy.broadcast(resume_from))
@@ -60,7 +56,7 @@ def train(cfg: "DictConfig") -> float | None:
     stage = results.evaluate(trainer, task, data, kept)
     metrics |= trainer.callback_metrics
     if trainer.is_global_zero:
-        _record_end(run, cfg, metrics, results.report(task, stage, trainer.callback_metrics), kept, stage)
+        _record_end(run, cfg, metrics, results.report(task, stage, trainer.callback_metrics or metrics), kept, stage)
     results.check_finite(metrics, task, kept)
     return None if cfg.optimized_metric is None else float(metrics[cfg.optimized_metric])
 

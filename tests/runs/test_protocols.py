@@ -2,7 +2,7 @@
 
 from lightning.pytorch.demos.boring_classes import BoringDataModule, BoringModel
 
-from blitz.runs.protocols import DescribedData, NamingTask, ReportingTask
+from blitz.runs.protocols import DescribedData, names_metrics, reports
 from blitz.training import build
 from tests.test_configs import compose
 
@@ -10,11 +10,19 @@ from tests.test_configs import compose
 def test_classes_of_blitz_offer_every_protocol():
     config = build.resolve(compose("device=cpu"))
     task, data = build.task(config), build.data(config)
-    assert isinstance(task, ReportingTask)
-    assert isinstance(task, NamingTask)
+    assert reports(task)
+    assert names_metrics(task)
     assert isinstance(data, DescribedData)
 
 
 def test_other_modules_offer_none():
-    assert not isinstance(BoringModel(), ReportingTask | NamingTask)
+    class Other(BoringModel):
+        metric_names = ("loss",)
+
+        def report(self, path, stage="test"):
+            raise AssertionError
+
+    for module in (BoringModel(), Other()):
+        assert not reports(module)
+        assert not names_metrics(module)
     assert not isinstance(BoringDataModule(), DescribedData)

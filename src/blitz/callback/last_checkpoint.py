@@ -274,8 +274,9 @@ class LastCheckpoint(Callback):
 
     def _of_this_rank(self, key: str) -> Any:
         ranks = self._resumed[key]
-        default = random_state.get() if key == "random" else {"sums": {}}
-        return ranks[self._trainer.global_rank] if self._trainer.global_rank < len(ranks) else default
+        if key == "private":  # the sums of another number of ranks are incomplete
+            return ranks[self._trainer.global_rank] if len(ranks) == self._num_ranks else {"sums": {}}
+        return ranks[self._trainer.global_rank] if self._trainer.global_rank < len(ranks) else random_state.get()
 
     def _save_if_due(self, trainer: Trainer, batch: int) -> None:
         assert self._agreement is not None

@@ -1,5 +1,6 @@
 """Progress in the terminal: one line per epoch, and a bar while an epoch runs."""
 
+import math
 import time
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -72,8 +73,10 @@ class Progress(Callback):
             self._redrawn = time.monotonic()
         self._loss = outputs.get("loss")
         if self.every_n_steps:
-            self._losses.append(outputs["loss"])  # kept on the device: a step does not wait for it
-            if (batch_idx + 1) % self.every_n_steps == 0:
+            self._losses += (
+                [] if self._loss is None else [self._loss]
+            )  # kept on the device: a step does not wait for it
+            if (batch_idx + 1) % self.every_n_steps == 0 and self._losses:
                 self._print_loss(trainer, batch_idx)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -90,7 +93,10 @@ class Progress(Callback):
 
     def _add_task(self, trainer: Trainer) -> None:
         assert self.bar is not None
-        self.bar.add_task(f"{trainer.current_epoch + 1}/{trainer.max_epochs}", total=trainer.num_training_batches)
+        batches = trainer.num_training_batches  # infinite if the length is unknown
+        self.bar.add_task(
+            f"{trainer.current_epoch + 1}/{trainer.max_epochs}", total=None if math.isinf(batches) else batches
+        )
 
     def _stop_bar(self) -> None:
         if self.bar is not None:
@@ -144,7 +150,7 @@ def select_columns(logged: Iterable[str], metric: str | None, shown: Sequence[st
         shown: names in the previous line, which are shown again.
         space: number of columns that fit into the terminal.
     """
-    names = [name for name in logged if not name.endswith("_step") and name.count("/") < 2]
+    names = [name for name in logged if name == metric or not (name.endswith("_step") or name.count("/") > 1)]
     first = [name for name in names if name in shown or "loss" in name or name == metric]
     others = [name for name in names if name not in first]
     others.sort(key=lambda name: name.rpartition("/")[2] != (metric or "").rpartition("/")[2])  # of the same kind

@@ -50,7 +50,8 @@ class ResumableLoader:
     def restore(self, position: Position) -> None:
         """Let the next iterator begin at a position within an epoch."""
         if self.restores_itself:
-            state = position.get("state", self.loader.state_dict())  # absent in checkpoints of earlier versions
+            # Absent in checkpoints of earlier versions. Some loaders start workers to return a state.
+            state = position["state"] if "state" in position else self.loader.state_dict()
             counts = {"taken": position["taken"]} if "taken" in state else {}  # the batch of the open step is fetched
             self.loader.load_state_dict({**state, **counts})
         else:

@@ -111,7 +111,7 @@ def _check_number_of_processes(cfg: DictConfig, count: int | None, started: rank
     if started and HydraConfig.get().mode == RunMode.MULTIRUN:
         raise UserError("-m: torchrun and srun start a single run; leave out -m, or sweep on one machine without them")
     # Data modules of blitz, which have this key, divide a batch among the processes. Others count per process.
-    if "data" in cfg and cfg.data.get("eval_batch_size") is not None and cfg.data.batch_size < total:
+    if "data" in cfg and "eval_batch_size" in cfg.data and cfg.data.get("batch_size", total) < total:
         raise UserError(
             f"data.batch_size={cfg.data.batch_size}: smaller than the number of processes that share a batch; "
             f"expected at least {total}"

@@ -26,6 +26,7 @@ from blitz.errors import UserError
 REQUIRED = ("task", "trainer", "device")  # groups that every run has
 PARTS = ("model", "optimizer", "schedule")  # groups that have no effect unless the task refers to them
 DIRECTIONS = ("max", "min")
+LOSSES = ("loss", *(f"{stage}{sign}loss" for stage in ("train", "val", "test") for sign in "/_"))
 STAGES = ("val", "test")
 MAX_PER_CORE = 4  # CPU threads or processes per core: more of them would only wait for each other
 NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
@@ -65,10 +66,10 @@ def check_values(cfg: DictConfig) -> None:
         )
         raise UserError(f"{problem}; expected either run=DIR or checkpoint=FILE")
     _check_choice(cfg, "direction", DIRECTIONS)
-    if str(cfg.get("optimized_metric")).endswith("loss") and cfg.direction == "max":
+    if cfg.get("optimized_metric") in LOSSES and cfg.direction == "max":
         raise UserError(
-            "direction=max: the best checkpoint would be that with the largest "
-            f"{cfg.optimized_metric}; expected direction=min"
+            f"direction=max: it would select the checkpoint with the largest {cfg.optimized_metric}; "
+            "expected direction=min"
         )
     _check_choice(cfg, "stage", STAGES)
     _check_number(cfg, "optimizer.lr", float, minimum=0)

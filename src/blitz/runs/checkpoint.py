@@ -21,6 +21,8 @@ from blitz.runs.atomic import write_atomically
 from blitz.runs.compatibility import upgrade_config
 from blitz.runs.folder import RESUMABLE, Run
 
+OF_LOSS = "loss."  # tensors of a task's loss, such as class weights: a run that starts with other weights has its own
+
 
 class CheckpointIO(TorchCheckpointIO):
     """Write checkpoints atomically and verify them when they are read.
@@ -203,7 +205,10 @@ def initialize_from(task: LightningModule, run_or_checkpoint: str | Path) -> str
         UserError: there is no checkpoint, or its weights do not fit.
     """
     path = checkpoint_file(run_or_checkpoint)
-    _load_weights(task, read_checkpoint(path), f"init_from={path}")
+    checkpoint = read_checkpoint(path)
+    weights = {name: value for name, value in checkpoint["state_dict"].items() if not name.startswith(OF_LOSS)}
+    weights |= {name: value for name, value in task.state_dict().items() if name.startswith(OF_LOSS)}
+    _load_weights(task, {"state_dict": weights}, f"init_from={path}")
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

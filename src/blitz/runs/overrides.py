@@ -198,7 +198,8 @@ class _RecordedRun:
                 f"to start a new run from its weights: blitz-train {self._new_run_from_weights(override)}"
             )
         if override.key in LIMITS and self._schedule_has_fixed_length():
-            schedule = self._config["schedule"]["_target_"].rpartition(".")[2]
+            node = self._config["schedule"]
+            schedule = node.get("scheduler", node)["_target_"].rpartition(".")[2]
             raise UserError(
                 f"{override.text}: the schedule, {schedule}, was planned for {override.key}={_plain(before)} from the "
                 f"first step; to start a new run from its weights: blitz-train {self._new_run_from_weights(override)}"

@@ -1,14 +1,14 @@
 """Optional methods of a task or a data module. Any LightningModule works without them."""
 
+import inspect
 from collections.abc import Mapping, Sequence
-from typing import Protocol, runtime_checkable
+from typing import Protocol, TypeGuard, runtime_checkable
 
 import torch
 
 from blitz.runs.report import Report
 
 
-@runtime_checkable
 class ReportingTask(Protocol):
     """Task with its own report. For any other task, the logged metrics are shown."""
 
@@ -16,7 +16,6 @@ class ReportingTask(Protocol):
         """Return the report of the last evaluation of ``stage``: ``train``, ``val`` or ``test``."""
 
 
-@runtime_checkable
 class NamingTask(Protocol):
     """Task with metrics that the first batch of a stage may not have, such as those of an absent class."""
 
@@ -35,3 +34,17 @@ class DescribedData(Protocol):
 
     def checksums(self) -> Mapping[str, str]:
         """Return a checksum for each split, as ``kind:digest``."""
+
+
+def reports(task: object) -> TypeGuard[ReportingTask]:
+    """Return whether a task is a ``ReportingTask``. Another module may have a method of that name."""
+    return _takes_stage(getattr(task, "report", None))
+
+
+def names_metrics(task: object) -> TypeGuard[NamingTask]:
+    """Return whether a task is a ``NamingTask``."""
+    return _takes_stage(getattr(task, "metric_names", None))
+
+
+def _takes_stage(method: object) -> bool:
+    return callable(method) and list(inspect.signature(method).parameters) == ["stage"]

@@ -224,6 +224,8 @@ class Classify(LightningModule):
 
     def report(self, stage: str) -> Report:
         """Return the tables of the last evaluation of ``stage``."""
+        if stage not in self.confusion:  # it was not evaluated
+            return Report()
         return per_class.report(stage, self.classes, self.confusion[stage])
 
     def configure_optimizers(self) -> OptimizerLRScheduler:

@@ -77,8 +77,8 @@ class StageMetrics(nn.Module):
 
     def load_states(self, stage: str, ranks: Sequence[Mapping[str, State]]) -> None:
         """Restore the state of this rank. A rank that the checkpoint does not have starts with empty metrics."""
-        rank = distributed.get_rank() if distributed.is_initialized() else 0
-        for name, state in ranks[rank].items() if rank < len(ranks) else ():
+        rank, size = (distributed.get_rank(), distributed.get_world_size()) if distributed.is_initialized() else (0, 1)
+        for name, state in ranks[rank].items() if len(ranks) == size else ():
             metric = self._of(stage)[name]
             for key, value in state.items():
                 setattr(

@@ -10,7 +10,7 @@ from typing import Any, cast
 import torch
 import yaml
 from hydra.errors import InstantiationException
-from lightning import Callback, LightningDataModule, LightningModule, Trainer
+from lightning import Callback, LightningDataModule, LightningModule, Trainer, seed_everything
 from lightning.pytorch.accelerators import AcceleratorRegistry
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.loggers import Logger
@@ -25,7 +25,7 @@ from blitz.config.paths import CONFIGS, choices
 from blitz.errors import UserError
 from blitz.runs import folder
 from blitz.runs.checkpoint import CheckpointIO
-from blitz.runs.protocols import DescribedData, NamingTask
+from blitz.runs.protocols import DescribedData, names_metrics
 from blitz.training import arguments
 from blitz.training.rehearsal import Rehearsal
 
@@ -62,6 +62,7 @@ def trainer(config: Config) -> Trainer:
     for name, callback in named.items():
         _check_directory(config, name, callback)
     callbacks = sorted(named.values(), key=lambda callback: not getattr(callback, "runs_first", False))
+    callbacks.append(_SeedOfRank(config["seed"]))
     loggers = [_build(config, "logger", name, Logger) for name, node in config["logger"].items() if node]
     profiler = {} if config["trainer"].get("profiler") is not None else {"profiler": _NoProfiler()}
     # Lightning would add a ModelCheckpoint of its own if there is none.
@@ -126,7 +127,12 @@ def check_metrics(config: Config, task: LightningModule, rehearsal: Rehearsal) -
     """
     if not rehearsal.metrics:
         return
-    logged = {name: stage for stage in rehearsal.metrics for name in _names(stage, task, rehearsal)}
+    logged: dict[str, str] = {}
+    for stage in rehearsal.metrics:
+        for name in _names(stage, task, rehearsal):
+            logged.setdefault(name, stage)
+    if config["optimized_metric"] is None:
+        _check_monitors(config)
     used = {"optimized_metric": config["optimized_metric"]}
     used |= {f"callback.{name}.monitor": (node or {}).get("monitor") for name, node in config["callback"].items()}
     for key, metric in used.items():
@@ -138,9 +144,17 @@ def check_metrics(config: Config, task: LightningModule, rehearsal: Rehearsal) -
             raise UserError(f"{key}={metric} will not be logged during the training; expected a metric of it")
 
 
+def _check_monitors(config: Config) -> None:
+    """Refuse a part of the config that follows ``optimized_metric`` and cannot do without it."""
+    parts = {f"callback.{name}": node for name, node in config["callback"].items() if node}
+    for key, node in {**parts, "schedule": config.get("schedule") or {}}.items():
+        if node.get("monitor", "") is None and not str(node.get("_target_")).endswith("ModelCheckpoint"):
+            raise UserError(f"{key}.monitor=null: it needs a metric; expected one in optimized_metric or {key}.monitor")
+
+
 def _names(stage: str, task: LightningModule, rehearsal: Rehearsal) -> list[str]:
     """Return the metric names of a stage, including those that a single batch may not have."""
-    return [*rehearsal.metrics[stage], *(task.metric_names(stage) if isinstance(task, NamingTask) else [])]
+    return [*rehearsal.metrics[stage], *(task.metric_names(stage) if names_metrics(task) else [])]
 
 
 def _advice(
@@ -277,6 +291,22 @@ def _check_directory(config: Config, name: str, callback: Any) -> None:
             raise UserError(
                 f"callback.{name}.filename={filename}: reserved for the run's own state; expected another name"
             )
+
+
+class _SeedOfRank(Callback):
+    """Give each rank random numbers of its own, such as those of dropout.
+
+    Before that, all ranks draw the same ones: network and data splits must be equal. Lightning shuffles plain
+    DataLoaders by ``PL_GLOBAL_SEED``, which must stay equal as well.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.global_rank:
+            seed_everything(self.seed + trainer.global_rank, verbose=False)
+            os.environ["PL_GLOBAL_SEED"] = str(self.seed)
 
 
 class _NoProfiler(PassThroughProfiler):

@@ -11,7 +11,7 @@ from rich.markup import escape
 from blitz.errors import UserError
 from blitz.runs.checkpoint import best_checkpoint, read_checkpoint, require_file
 from blitz.runs.folder import Run
-from blitz.runs.protocols import ReportingTask
+from blitz.runs.protocols import reports
 from blitz.runs.report import Report
 from blitz.training.rehearsal import has_stage
 
@@ -37,7 +37,7 @@ def metrics_of_checkpoint(
     if kept is not None:
         recorded = read_checkpoint(kept).get("metrics", {})  # absent in checkpoints of earlier versions
         metrics = {name: value for name, value in recorded.items() if not name.startswith("train") or name == metric}
-    if metric is not None and metric not in metrics:
+    if metric is not None and metric not in metrics and has_stage("val", trainer, task, data):
         trainer.validate(task, data, ckpt_path=kept, verbose=False)
         metrics |= trainer.callback_metrics
     return metrics
@@ -54,15 +54,16 @@ def evaluate(
     if has_stage("test", trainer, task, data):
         trainer.test(task, data, ckpt_path=kept, verbose=False)
         return "test"
-    if has_stage("val", trainer, task, data) and any(trainer.num_val_batches):
+    if has_stage("val", trainer, task, data):
         trainer.validate(task, data, ckpt_path=kept, verbose=False)
-        return "val"
+        if any(trainer.num_val_batches):
+            return "val"
     return "train"
 
 
 def report(task: LightningModule, stage: str, metrics: Mapping[str, SupportsFloat]) -> Report:
     """Return the report of the task, or a table of the metrics if it has none."""
-    if isinstance(task, ReportingTask):
+    if reports(task):
         return task.report(stage)
     rows = [(escape(name), f"{float(value):.6g}") for name, value in sorted(metrics.items())]
     return Report(display=[("metric", "value"), *rows] if rows else ())
