@@ -31,8 +31,8 @@ class Look(Callback):
     def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
         if batch_idx == 3:
             self.state = private_state.saved(trainer)
-            earlier = {"mean": {"value": torch.tensor(600.0), "size": torch.tensor(2)}}
-            private_state.add_sums(trainer, earlier | {"largest": {"value": torch.tensor(50.0)}})
+            earlier = {"training_step.mean": {"value": torch.tensor(600.0), "size": torch.tensor(2)}}
+            private_state.add_sums(trainer, earlier | {"training_step.largest": {"value": torch.tensor(50.0)}})
             private_state.restore_counters(trainer, {"seen": {0: 70}, "saved_steps": [9]})
             self.restored = private_state.saved(trainer)
 
@@ -44,8 +44,8 @@ def test_state(tmp_path):
         val_check_interval=2, enable_progress_bar=False, enable_model_summary=False,
     )  # fmt: skip
     trainer.fit(Net(), DataLoader(range(8), 2), DataLoader(range(3)))
-    assert look.state["sums"]["mean"] == {"value": 0.5 * 2 + 2.5 * 2 + 4.5 * 2, "size": 6}
-    assert look.state["sums"]["largest"] == {"value": 5}
+    assert look.state["sums"]["training_step.mean"] == {"value": 0.5 * 2 + 2.5 * 2 + 4.5 * 2, "size": 6}
+    assert look.state["sums"]["training_step.largest"] == {"value": 5}
     assert (look.state["seen"], look.state["saved_steps"]) == ({0: 3}, [2])
     assert (look.restored["seen"], look.restored["saved_steps"]) == ({0: 70}, [9])
     assert trainer.callback_metrics["mean"] == (15 + 600 + 6.5 * 2) / 10

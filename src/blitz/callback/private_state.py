@@ -5,7 +5,7 @@
 - the step of the last save of each ``ModelCheckpoint``, because it does not save twice at the same step.
 
 Lightning 2.6.6 has no public API for them. If a version lacks an attribute, its value is not restored: without the
-sums, a resumed run logs the mean of the steps after the resume. ``tests/test_foreign.py`` fails first.
+sums, a resumed run logs the mean of the steps after the resume. ``tests/callback/test_private_state.py`` fails first.
 """
 
 from collections.abc import Iterator, Mapping
@@ -15,7 +15,7 @@ from typing import Any
 from lightning import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
-Sums = dict[str, dict[str, Any]]  # by the name of a logged value
+Sums = dict[str, dict[str, Any]]  # by hook and name, such as training_step.loss
 
 
 def saved(trainer: Trainer) -> dict[str, Any]:
