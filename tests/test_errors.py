@@ -22,7 +22,7 @@ class MyNet(nn.Module):
 @pytest.mark.parametrize(
     ("width", "line"),
     [
-        (7, "blitz-train: model.width=7: not a multiple of 8; expected 8, 16, ..."),
+        (7, "blitz-train: +model.width=7: not a multiple of 8; expected 8, 16, ..."),
         (8, "blitz-train: Error in call to target 'fork_model.MyNet': ValueError: a bug (fork_model.py:11; "
             "HYDRA_FULL_ERROR=1 shows the traceback)"),
     ],

@@ -169,7 +169,9 @@ def test_accuracy_of_an_absent_class_is_none_and_not_zero(train, folder, capsys)
 
 
 def test_last_weights_are_tested_without_validation(train):
-    run = train(*QUICK, "data.val_fraction=0", "callback.checkpoint=null", "optimized_metric=train/loss")
+    run = train(
+        *QUICK, "data.val_fraction=0", "callback.checkpoint=null", "optimized_metric=train/loss", "direction=min"
+    )
     assert [path.name for path in (run / "checkpoints").iterdir()] == ["resume.ckpt"]
     assert not any(key.startswith("val/") for key in _metrics(run))
 

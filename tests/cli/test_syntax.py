@@ -20,7 +20,7 @@ from blitz.cli.syntax import explain_syntax
         ('data.root="x', 'the quote " is not closed'),
         ("data.root=${x", "the interpolation ${ is not closed"),
         ("seed=,", "a value is missing before or after a comma"),
-        ("seed=choice()", "Hydra's function does not take these arguments"),
+        ("seed=choice()", "invalid arguments for Hydra's function"),
     ],
 )
 def test_cause_and_quoted_form(text, cause):

@@ -89,8 +89,11 @@ def test_accepted_arguments(arguments):
         ({"folder": 1}, "group.folder=1: not a valid value; expected text"),
         ({"size": "1x1"}, "group.size=1x1: not a valid value; expected a list"),
         ({"named": [1]}, "group.named=[1]: not a valid value; expected a dictionary"),
-        ({"part": "x"}, "group.part=x: not a valid value; expected an object: a _target_"),
-        ({"part": {"a": 1}}, "group.part={'a': 1}: not a valid value; expected an object: a _target_"),
+        ({"part": "x"}, "group.part=x: not a valid value; expected an object: a _target_ with its arguments"),
+        (
+            {"part": {"a": 1}},
+            "group.part={'a': 1}: not a valid value; expected an object: a _target_ with its arguments",
+        ),
         ({"fraction": "x"}, "group.fraction=x: not a valid value; expected a number"),
         ({"flag": 1}, "group.flag=1: not a valid value; expected true or false"),
         ({"text": 1}, "group.text=1: not a valid value; expected text"),

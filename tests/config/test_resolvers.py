@@ -104,7 +104,7 @@ def test_project_resolver():
 def test_config_groups_are_those_of_the_defaults_list():
     assert RESOLVERS["config_groups"]("eval").startswith("device: auto, cpu, ")
     lines = RESOLVERS["config_groups"]("train").splitlines()
-    assert "data: cifar10, digits, image_folder, mnist" in lines
+    assert "data: cifar10, digits, friedman, image_folder, mnist" in lines
     assert [line.partition(":")[0] for line in lines][:3] == ["callback", "data", "debug"]
 
 

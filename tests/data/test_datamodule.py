@@ -157,7 +157,7 @@ def test_a_setting_that_does_not_exist_is_refused_in_a_notebook():
         ({"memory_limit": math.nan}, "data.memory_limit=nan: not a valid number; expected a number > 0"),
         ({"val_fraction": 1.0}, "data.val_fraction=1.0: not a valid number; expected a number >= 0 and < 1"),
         ({"val_fraction": -0.1}, "data.val_fraction=-0.1: not a valid number; expected a number >= 0 and < 1"),
-        ({"classes": ["a"], "num_classes": 1}, "data.classes=['a']: not enough to classify; expected at least two"),
+        ({"classes": ["a"], "num_classes": 1}, "data.classes=['a']: too few classes; expected at least two"),
         ({"classes": ["a", "1", 1], "num_classes": 3}, "data.classes=['a', '1', '1']: '1' occurs 2 times; expected"),
         ({"classes": ["a", ""], "num_classes": 2}, "data.classes=['a', '']: a name is empty; expected"),
         ({"classes": "abc", "num_classes": 3}, "data.classes=abc: not valid; expected a list of names"),

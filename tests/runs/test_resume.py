@@ -516,6 +516,7 @@ def test_a_signal_in_the_test(device, tmp_path):
         f"device={device}",
         "trainer.max_epochs=1",
         "optimized_metric=train/loss",
+        "direction=min",
         *slow,
         f'hydra.run.dir="{run}"',
         out=out,
@@ -711,7 +712,7 @@ def test_broken_default_config_does_not_block_a_resume(content, unfinished, comm
         (configs / "train.yaml").write_text(content)
     monkeypatch.setattr("blitz.cli.app.CONFIGS", configs)
     command("blitz-train", f"resume={unfinished}", "trainer.max_epochs=2")
-    assert "resumed with the config of the run alone" in capsys.readouterr().out
+    assert "resumed with the recorded config only" in capsys.readouterr().out
     assert yaml.safe_load((unfinished / "config.yaml").read_text())["trainer"]["max_epochs"] == 2
     assert (unfinished / "metrics.json").exists()
     with pytest.raises(SystemExit, match=r"blitz-train: "):

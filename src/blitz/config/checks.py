@@ -172,6 +172,9 @@ def _check_training_ends(cfg: DictConfig) -> None:
             raise UserError(f"trainer.{key}=0: a run takes at least one step and ends with a test; expected > 0")
     if "max_epochs" not in trainer:
         return
+    interval: Any = trainer.get("val_check_interval")
+    if _matches_type(interval, float) and interval <= 0:
+        raise UserError(f"trainer.val_check_interval={interval}: not a valid value; expected a number > 0")
     epochs, steps, time = (trainer.get(f"max_{name}") for name in ("epochs", "steps", "time"))
     targets = [str(value) for key, value in leaves(OmegaConf.to_container(cfg.callback)) if key.endswith("_target_")]
     stops = epochs == -1 and any("EarlyStopping" in target for target in targets)
