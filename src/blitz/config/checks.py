@@ -88,6 +88,7 @@ def check_values(cfg: DictConfig) -> None:
                 raise UserError(f"{key}={value}: not a finite number; expected a finite number")
     _check_devices(cfg)
     _check_training_ends(cfg)
+    _check_monitors(cfg)
 
 
 def _check_keys(cfg: DictConfig) -> None:
@@ -189,6 +190,16 @@ def _check_training_ends(cfg: DictConfig) -> None:
 def _check_choice(cfg: DictConfig, key: str, choices: Iterable[str]) -> None:
     if key in cfg and cfg[key] not in choices:
         raise UserError(f"{key}={cfg[key]}: not a valid value; expected {' or '.join(choices)}")
+
+
+def _check_monitors(cfg: DictConfig) -> None:
+    """Refuse a schedule or a callback that follows ``optimized_metric``, cannot do without it, and has none."""
+    resolved: Any = OmegaConf.to_container(cfg, resolve=True)
+    parts = {f"callback.{name}": node for name, node in (resolved.get("callback") or {}).items()}
+    for key, node in {**parts, "schedule": resolved.get("schedule")}.items():
+        absent = isinstance(node, dict) and node.get("monitor", "") is None
+        if absent and not str(node.get("_target_")).endswith("ModelCheckpoint"):
+            raise UserError(f"{key}.monitor=null: it needs a metric; expected one in optimized_metric or {key}.monitor")
 
 
 def _check_number(

@@ -131,8 +131,6 @@ def check_metrics(config: Config, task: LightningModule, rehearsal: Rehearsal) -
     for stage in rehearsal.metrics:
         for name in _names(stage, task, rehearsal):
             logged.setdefault(name, stage)
-    if config["optimized_metric"] is None:
-        _check_monitors(config)
     used = {"optimized_metric": config["optimized_metric"]}
     used |= {f"callback.{name}.monitor": (node or {}).get("monitor") for name, node in config["callback"].items()}
     for key, metric in used.items():
@@ -142,14 +140,6 @@ def check_metrics(config: Config, task: LightningModule, rehearsal: Rehearsal) -
             )
         if metric is not None and logged[metric] == "test" and key != "optimized_metric":
             raise UserError(f"{key}={metric} will not be logged during the training; expected a metric of it")
-
-
-def _check_monitors(config: Config) -> None:
-    """Refuse a part of the config that follows ``optimized_metric`` and cannot do without it."""
-    parts = {f"callback.{name}": node for name, node in config["callback"].items() if node}
-    for key, node in {**parts, "schedule": config.get("schedule") or {}}.items():
-        if node.get("monitor", "") is None and not str(node.get("_target_")).endswith("ModelCheckpoint"):
-            raise UserError(f"{key}.monitor=null: it needs a metric; expected one in optimized_metric or {key}.monitor")
 
 
 def _names(stage: str, task: LightningModule, rehearsal: Rehearsal) -> list[str]:
