@@ -116,9 +116,10 @@ def test_sweep(lines, finished, tmp_path):
     bad.mkdir()
     terminal.show_sweep([["seed=1", "x=[1]"], ["seed=1", "x=[2]"]], [good, bad], ["done", "failed"])
     printed = lines()
-    accuracy = Run(finished).metrics["test/acc"] * 100
-    assert any(line.split() == ["x=[1]", f"{accuracy:.2f}", "%", "done"] for line in printed)
-    assert any(line.split() == ["x=[2]", "n/a", "failed"] for line in printed)
+    val, test = (f"{Run(finished).metrics[name] * 100:.2f}" for name in ("val/acc", "test/acc"))
+    assert any(line.split() == ["job", "val", "acc", "test", "acc", "state"] for line in printed)
+    assert any(line.split() == ["x=[1]", val, "%", test, "%", "done"] for line in printed)
+    assert any(line.split() == ["x=[2]", "n/a", "n/a", "failed"] for line in printed)
     assert printed[-1] == f"sweep          {tmp_path / 'sweep'}"
 
 

@@ -165,33 +165,32 @@ def show_comparison(comparison: Comparison) -> None:
 
 
 def show_sweep(jobs: Sequence[Sequence[str]], directories: Sequence[Path], states: Sequence[str]) -> None:
-    """Print for each job the overrides that not all jobs have, its result and its state."""
+    """Print for each job the overrides that not all jobs have, its metrics and its state.
+
+    The metrics are ``optimized_metric`` of each job, and the same metric of the test.
+    """
     shared = set.intersection(*map(set, jobs)) if len(jobs) > 1 else set()
-    results = [_result(Run(path)) if state == "done" else None for path, state in zip(directories, states, strict=True)]
-    titles = list(dict.fromkeys(result[0] for result in results if result))
-    rows: list[Sequence[str]] = [("job", titles[0] if len(titles) == 1 else "result", "state")]
-    for overrides, result, state in zip(jobs, results, states, strict=True):
-        name = " ".join(override for override in overrides if override not in shared)
+    metrics = [_results(Run(path)) if state == "done" else {} for path, state in zip(directories, states, strict=True)]
+    names = sorted({name for found in metrics for name in found}, key=lambda name: (name.startswith("test"), name))
+    rows: list[Sequence[str]] = [("job", *(name.replace("/", " ") for name in names), "state")]
+    for overrides, found, state in zip(jobs, metrics, states, strict=True):
+        job = " ".join(override for override in overrides if override not in shared)
         color = "green" if state == "done" else "red"
-        value = "n/a" if result is None else result[1] if len(titles) == 1 else " ".join(result)
-        rows.append((escape(name), escape(value), f"[{color}]{state}[/]"))
+        rows.append((escape(job), *(escape(found.get(name, "n/a")) for name in names), f"[{color}]{state}[/]"))
     console.print(_table(rows), highlight=False)
     parent = directories[0].parent
     show_lines({"dashboard": dashboard_command(parent), "sweep": shorten(parent)})
 
 
-def _result(run: Run) -> tuple[str, str] | None:
-    """Return title and value of the test accuracy or, if there is none, of ``optimized_metric`` in the last stage."""
+def _results(run: Run) -> dict[str, str]:
+    """Return ``optimized_metric`` of a finished run and, if there is one, that metric of its test, as text."""
     metrics, optimized = run.metrics or {}, str(run.config.get("optimized_metric"))
-    for name in ("test/acc", f"test/{optimized.partition('/')[2]}", optimized):
-        value = metrics.get(name)
-        if value is not None:
-            return ("test accuracy", f"{value * 100:.2f} %") if name == "test/acc" else (_title(name), f"{value:.4f}")
-    return None
+    values = {name: metrics.get(name) for name in (optimized, f"test/{optimized.partition('/')[2]}")}
+    return {name: _as_text(name, value) for name, value in values.items() if value is not None}
 
 
-def _title(name: str) -> str:
-    return name.replace("/", " ")
+def _as_text(name: str, value: float) -> str:
+    return f"{value * 100:.2f} %" if name.endswith("/acc") else f"{value:.4f}"
 
 
 def dashboard_command(path: Path) -> str:

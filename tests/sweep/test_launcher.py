@@ -48,8 +48,8 @@ def test_failures_are_printed_at_once_and_at_the_end(sweep):
 def test_results_are_printed_as_a_table(sweep):
     directory, done = sweep
     table = done.stdout[done.stdout.rindex("  job ") :]
-    assert len(re.findall(r"optimizer=\w+ optimizer.lr=0.01 +\d+\.\d\d % +done", table)) == 2
-    assert len(re.findall(r"optimizer=\w+ optimizer.lr=1e\+30 +n/a +failed", table)) == 2
+    assert len(re.findall(r"optimizer=\w+ optimizer.lr=0.01 +\d+\.\d\d % +\d+\.\d\d % +done", table)) == 2
+    assert len(re.findall(r"optimizer=\w+ optimizer.lr=1e\+30 +n/a +n/a +failed", table)) == 2
     assert "seed=1" not in table, "overrides that all jobs share do not tell them apart"
     assert table.splitlines()[-1].split() == ["sweep", str(directory)]
 
