@@ -64,7 +64,7 @@ def test_repeated_sweep_leaves_its_runs_as_they_are(command, tmp_path, capsys):
     assert "1 of 1 jobs failed: " in error_of(command, "blitz-train", *arguments)
     assert contents(run) == before
     out, err = capsys.readouterr()
-    assert re.search(r"n/a +refused", out)
+    assert re.search(r"\S +refused", out)
     assert len(err.splitlines()) == 1
     assert "already holds a run" in err
 
