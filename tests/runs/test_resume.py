@@ -173,10 +173,9 @@ def uninterrupted_ddp(tmp_path_factory):
 
 
 @POSIX
-@pytest.mark.parametrize("fork", [True, False], ids=["forks", "new processes"])
-@pytest.mark.parametrize("by", ["SIGKILL", "SIGTERM"])
+@pytest.mark.parametrize(("by", "fork"), [("SIGKILL", True), ("SIGTERM", True), ("SIGTERM", False)])
 def test_a_chain_of_kills(by, fork, uninterrupted, tmp_path):
-    """New processes take longer to start, so they are killed less often."""
+    """Programs are forks of a server, or new processes, which take longer to start and are killed less often."""
     run = tmp_path / "run"
     kills, saves = {"SIGKILL": (5, 5), "SIGTERM": (4, 8)}[by] if fork else (2, 14)
     statuses = interrupted(run, *FULL, *OFTEN, "device=cpu", f"hydra.run.dir={run}", by=by, saves=saves, fork=fork)
@@ -187,8 +186,7 @@ def test_a_chain_of_kills(by, fork, uninterrupted, tmp_path):
 
 
 @POSIX
-@pytest.mark.parametrize("fork", [True, False], ids=["forks", "new processes"])
-@pytest.mark.parametrize("by", ["SIGKILL", "SIGTERM"])
+@pytest.mark.parametrize(("by", "fork"), [("SIGKILL", True), ("SIGTERM", True), ("SIGKILL", False)])
 def test_a_chain_of_kills_of_two_processes(by, fork, uninterrupted_ddp, tmp_path):
     run, often = tmp_path / "run", ("callback.last.every_n_steps=20", "callback.last.time_share=null")
     overrides = (*FULL, *often, "device=ddp_cpu", f"hydra.run.dir={run}")
