@@ -443,9 +443,21 @@ CONFIGURATIONS: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
+AT_EVERY_STEP = {
+    "Loader of blitz", "loader: plain", "accumulation 2", "accumulation 3, validation every 3 batches",
+    "validation every 2 batches", "plateau", "manual optimization", "max_steps within an epoch", "early stop",
+}  # fmt: skip
+
+
 @pytest.mark.parametrize("name", CONFIGURATIONS)
-def test_stopped_and_resumed_at_every_step(name, tmp_path):
-    assert examine(tmp_path, **CONFIGURATIONS[name]) == {}
+def test_stopped_and_resumed(name, tmp_path):
+    """The other configurations are stopped at every second step, among them the last one of an epoch."""
+    steps = {"step": 1 if name in AT_EVERY_STEP else 2}
+    assert examine(tmp_path, **{**steps, **CONFIGURATIONS[name]}) == {}
+
+
+def test_names_of_configurations():
+    assert AT_EVERY_STEP <= CONFIGURATIONS.keys()
 
 
 def examine_rank(path: Path, **config: Any) -> None:
@@ -461,7 +473,7 @@ def examine_rank(path: Path, **config: Any) -> None:
 
 @pytest.mark.parametrize("config", [{"loader": "plain", "accumulate_grad_batches": 2}, VAL], ids=["plain", "blitz"])
 def test_two_processes(config, tmp_path):
-    ranks.run(partial(examine_rank, tmp_path / "run", **config), 2, tmp_path, str)
+    ranks.run(partial(examine_rank, tmp_path / "run", step=2, **config), 2, tmp_path, str)
 
 
 # -- as Lightning does -------------------------------------------------------------------------------------------------
