@@ -62,7 +62,6 @@ def trainer(config: Config) -> Trainer:
     for name, callback in named.items():
         _check_directory(config, name, callback)
     callbacks = sorted(named.values(), key=lambda callback: not getattr(callback, "runs_first", False))
-    callbacks.append(_SeedOfRank(config["seed"]))
     loggers = [_build(config, "logger", name, Logger) for name, node in config["logger"].items() if node]
     profiler = {} if config["trainer"].get("profiler") is not None else {"profiler": _NoProfiler()}
     # Lightning would add a ModelCheckpoint of its own if there is none.
@@ -82,6 +81,7 @@ def trainer(config: Config) -> Trainer:
     built.strategy.checkpoint_io = CheckpointIO(config, lambda: built.callback_metrics)
     _check_launcher(built, config["trainer"])
     if built.world_size > 1:
+        built.callbacks.append(_SeedOfRank(config["seed"]))  # type: ignore[attr-defined]
         built.strategy.setup_environment()
     return built
 
