@@ -27,7 +27,7 @@ from blitz.config.paths import CONFIGS, PROJECT
 
 TRAIN = "from blitz.train import main; main()"
 EVAL = "from blitz.eval import main; main()"
-# Ranks are forked, too: only for runs whose ranks are not what the test is about.
+# Also fork the ranks. Use this only in tests that are not about starting ranks.
 TRAIN_WITH_FORKED_RANKS = f"from tests.processes import fork_ranks; fork_ranks(); {TRAIN}"
 ENVIRONMENT = {"PYTHONPATH": os.pathsep.join((str(PROJECT), str(PROJECT / "src")))}
 IMPORTED = (
@@ -76,7 +76,7 @@ class Forked:
         return self.returncode
 
     def communicate(self, timeout: float | None = None) -> tuple[str, str]:
-        """Return the rest of both outputs, once the process and all that hold them have ended."""
+        """Return the remaining output and errors. Wait until every process that can write to them has ended."""
         texts = ["", ""]
 
         def read(index: int, stream: IO[str]) -> None:

@@ -20,7 +20,7 @@ print("MPS is available:", torch.backends.mps.is_available())
 # ## Creating tensors
 #
 # `empty` allocates memory without initializing it, so its values are arbitrary until you write them. The names of the
-# other functions say what they fill a tensor with.
+# other functions are named for the values that they fill in.
 
 # %%
 print("empty:", torch.empty(5, 3))

@@ -5,7 +5,7 @@
 # `backward`. Training is a loop: compute the output, compute the loss, compute the gradients, update the weights a
 # little, and repeat.
 #
-# Our network is a small LeNet that classifies handwritten characters. It is the one that the template trains.
+# Our network is a small LeNet that classifies handwritten characters. The template trains the same network.
 
 # %%
 import copy

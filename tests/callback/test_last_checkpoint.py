@@ -185,7 +185,7 @@ class Net(LightningModule):
 
 
 class Lines(DummyLogger):
-    """Keep what is logged, and truncate it as the loggers of blitz do."""
+    """Record the logged values. Truncate them as the loggers of blitz do."""
 
     def __init__(self, lines: Sequence[Any] = ()) -> None:
         super().__init__()

@@ -170,7 +170,7 @@ def test_weights_that_do_not_fit_the_body_are_refused(build, library, case, tmp_
         build("resnet18", num_classes=5, pretrained=path)
     assert str(refused.value) == (
         f"model.pretrained={path}: not the weights of resnet18 of {library} ({reason}); "
-        "expected weights that fit all of it but the head (fc)"
+        "expected weights of which only the head may differ (fc)"
     )
 
 

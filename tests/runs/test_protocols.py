@@ -1,4 +1,4 @@
-"""The classes of blitz offer what the programs look for, and other libraries' modules do not."""
+"""The tasks and data sets of blitz implement the optional protocols. Modules of other libraries do not."""
 
 from lightning.pytorch.demos.boring_classes import BoringDataModule, BoringModel
 

@@ -1,4 +1,4 @@
-"""Optimizers and schedules are made as the config says, and count what it says."""
+"""Optimizers and schedules follow the config, and count steps or epochs as it says."""
 
 import math
 from functools import partial

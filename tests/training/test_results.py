@@ -13,7 +13,7 @@ from tests.conftest import QUICK, error_of
 
 
 class Forgetful(Classify):
-    """Lose what was learned in the last epochs."""
+    """Forget the last epochs."""
 
     def on_validation_epoch_start(self) -> None:
         super().on_validation_epoch_start()

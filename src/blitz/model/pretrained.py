@@ -117,7 +117,7 @@ def _check_misfits(misfits: Mapping[str, str], head: Sequence[str], key: str, de
         layers = ", ".join(dict.fromkeys(name.rpartition(".")[0] for name in head))
         raise UserError(
             f"{key}: not the weights of {described} ({next(iter(misfits.values()))}{more}); "
-            f"expected weights that fit all of it but the head ({layers})"
+            f"expected weights of which only the head may differ ({layers})"
         )
 
 

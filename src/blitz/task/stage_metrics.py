@@ -76,7 +76,7 @@ class StageMetrics(nn.Module):
         return ranks
 
     def load_states(self, stage: str, ranks: Sequence[Mapping[str, State]]) -> None:
-        """Restore the state of this rank. A rank that the checkpoint does not have starts with empty metrics."""
+        """Restore the state of this rank. The metrics stay empty if the checkpoint has another number of ranks."""
         rank, size = (distributed.get_rank(), distributed.get_world_size()) if distributed.is_initialized() else (0, 1)
         for name, state in ranks[rank].items() if len(ranks) == size else ():
             metric = self._of(stage)[name]

@@ -148,7 +148,7 @@ def _arguments(node: Any, *path: str) -> Iterator[Keys]:
 
 
 def _as_text(value: Any) -> str:
-    """Return a value as it is written in YAML or on the command line."""
+    """Return a value in the notation of YAML and the command line."""
     return value if isinstance(value, str) else json.dumps(value, default=str)
 
 
