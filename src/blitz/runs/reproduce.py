@@ -41,7 +41,7 @@ def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
 
 
 def comparable(environment: Mapping[str, Any], patch: bytes) -> dict[str, Any]:
-    """Return the conditions that may change the metrics, as a flat dict: entries of ``environment.json``, and uncommitted changes.
+    """Return the conditions that may change the metrics: entries of ``environment.json``, and uncommitted changes.
 
     Args:
         patch: content of ``git.diff``.
