@@ -50,7 +50,7 @@ def trainer(tmp_path):
 @pytest.mark.parametrize("channels", [1, 3])
 def test_loss_and_picture_equal_a_computation_by_hand(channels, trainer):
     transform = Transform(channels, SIZE, "resize", mean=[0.25], std=[0.5])
-    task = Autoencode(Scaled(), lambda parameters: torch.optim.SGD(parameters, 0.0), transform=transform)
+    task = Autoencode(Scaled(), optimizer=lambda parameters: torch.optim.SGD(parameters, 0.0), transform=transform)
     pixels, inputs = images(transform)
     trainer.fit(task, batches(inputs), batches(inputs))
     trainer.test(task, batches(inputs), verbose=False)
@@ -77,7 +77,7 @@ def test_loss_and_picture_equal_a_computation_by_hand(channels, trainer):
 
 def test_training_and_validation_equal_a_computation_by_hand(trainer):
     transform = Transform(1, SIZE, "resize", mean=[0.5], std=[0.25])
-    task = Autoencode(Scaled(0.25), lambda parameters: torch.optim.SGD(parameters, 0.0), loss=nn.L1Loss())
+    task = Autoencode(Scaled(0.25), optimizer=lambda parameters: torch.optim.SGD(parameters, 0.0), loss=nn.L1Loss())
     inputs = images(transform)[1]
     trainer.fit(task, batches(inputs), batches(inputs[:6], (4, 2)))
     expected = [(0.75 * part).abs().mean().item() for part in (inputs, inputs[:6], inputs[-6:])]

@@ -28,7 +28,7 @@ def trainer(tmp_path):
 def test_metrics_equal_a_computation_by_hand(column, trainer):
     net = nn.Linear(3, 1) if column else nn.Sequential(nn.Linear(3, 1), nn.Flatten(0))
     metrics = {"rmse": MeanSquaredError(squared=False), "r2": R2Score()}
-    task = Regress(net, lambda parameters: torch.optim.SGD(parameters, 0.0), features=3, metrics=metrics)
+    task = Regress(net, optimizer=lambda parameters: torch.optim.SGD(parameters, 0.0), features=3, metrics=metrics)
     inputs, targets = made()
     loader = DataLoader(TensorDataset(inputs, targets[:, None] if column else targets), 4)
     trainer.fit(task, loader, loader)

@@ -1,21 +1,18 @@
 """Image reconstruction: loss, metrics, and a picture of the first test images."""
 
 import io
-from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Any, Protocol, Unpack
 
 import torch
 from torch import Tensor, nn
-from torchmetrics import Metric
 from torchvision.transforms.v2.functional import to_pil_image
 from torchvision.utils import make_grid
 
 from blitz.errors import UserError
 from blitz.runs.report import Report
 from blitz.task.net_check import output_shape
-from blitz.task.optimization import OptimizerFactory, ParameterGroups, Schedule
-from blitz.task.stage_task import Loss, StageTask
+from blitz.task.stage_task import Loss, StageOptions, StageTask
 
 Batch = tuple[Tensor, Tensor]
 PICTURED = 8  # images
@@ -50,7 +47,7 @@ class Autoencode(StageTask):
         loss: called with reconstructions and images; returns their mean loss. None: the mean squared error.
         transform: from pictures to the batch that ``net`` takes. Training only checks its image size against ``net``.
             It draws the picture of the report, and users of a checkpoint call it.
-        schedule, metrics and the others: as in ``StageTask``.
+        options: as in ``StageTask``.
 
     Raises:
         UserError: the network cannot take images of the transform's size, or returns another shape.
@@ -59,15 +56,11 @@ class Autoencode(StageTask):
     def __init__(
         self,
         net: nn.Module,
-        optimizer: OptimizerFactory | None = None,
-        schedule: Schedule | None = None,
         transform: Normalization | None = None,
         loss: Loss | None = None,
-        metrics: Mapping[str, Metric] | None = None,
-        parameter_groups: ParameterGroups | None = None,
-        freeze: Sequence[str] = (),
+        **options: Unpack[StageOptions],
     ) -> None:
-        super().__init__(net, loss or nn.MSELoss(), optimizer, schedule, metrics, parameter_groups, freeze)
+        super().__init__(net, loss or nn.MSELoss(), **options)
         self.transform = transform
         self.pictured: dict[str, list[tuple[Tensor, Tensor]]] = {}
         if transform is not None:

@@ -1,15 +1,13 @@
 """Regression with one output."""
 
-from collections.abc import Mapping, Sequence
+from typing import Unpack
 
 import torch
 from torch import Tensor, nn
-from torchmetrics import Metric
 
 from blitz.errors import UserError
 from blitz.task.net_check import output_shape
-from blitz.task.optimization import OptimizerFactory, ParameterGroups, Schedule
-from blitz.task.stage_task import Loss, StageTask
+from blitz.task.stage_task import Loss, StageOptions, StageTask
 
 Batch = tuple[Tensor, Tensor]
 
@@ -23,7 +21,7 @@ class Regress(StageTask):
         net: takes inputs ``(n, features)`` and returns predictions ``(n,)`` or ``(n, 1)``.
         loss: called with predictions and targets, both ``(n,)``; returns their mean loss. None: the mean squared error.
         features: number of inputs, to check the network before training. None: it is not checked.
-        schedule, metrics and the others: as in ``StageTask``.
+        options: as in ``StageTask``.
 
     Raises:
         UserError: the network does not accept this number of features, or does not return one number for each sample.
@@ -32,15 +30,11 @@ class Regress(StageTask):
     def __init__(
         self,
         net: nn.Module,
-        optimizer: OptimizerFactory | None = None,
-        schedule: Schedule | None = None,
         features: int | None = None,
         loss: Loss | None = None,
-        metrics: Mapping[str, Metric] | None = None,
-        parameter_groups: ParameterGroups | None = None,
-        freeze: Sequence[str] = (),
+        **options: Unpack[StageOptions],
     ) -> None:
-        super().__init__(net, loss or nn.MSELoss(), optimizer, schedule, metrics, parameter_groups, freeze)
+        super().__init__(net, loss or nn.MSELoss(), **options)
         if features is not None:
             self.example_input_array = torch.zeros(2, features)
             _check_numbers(net, output_shape(net, self.example_input_array), 2)

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypedDict
 
 from lightning import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
@@ -16,6 +16,16 @@ from blitz.task.optimization import OptimizerFactory, ParameterGroups, Schedule
 from blitz.task.stage_metrics import StageMetrics
 
 Loss = Callable[[Tensor, Tensor], Tensor]
+
+
+class StageOptions(TypedDict, total=False):
+    """Arguments that every ``StageTask`` passes on."""
+
+    optimizer: OptimizerFactory | None
+    schedule: Schedule | None
+    metrics: Mapping[str, Metric] | None
+    parameter_groups: ParameterGroups | None
+    freeze: Sequence[str]
 
 
 class StageTask(LightningModule):
