@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from lightning import LightningDataModule, LightningModule
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, TensorDataset, random_split
 
 FEATURES = 16
 
@@ -16,13 +16,14 @@ class Blobs(LightningDataModule):
 
     def setup(self, stage: str) -> None:
         generator = torch.Generator().manual_seed(5)
-        self.features = torch.randn(88, FEATURES, generator=generator) + torch.arange(88).remainder(2).view(-1, 1)
+        features = torch.randn(88, FEATURES, generator=generator) + torch.arange(88).remainder(2).view(-1, 1)
+        self.train, self.val = random_split(TensorDataset(features), [72, 16])
 
     def train_dataloader(self) -> Any:
-        return DataLoader(TensorDataset(self.features[:72]), batch_size=8, shuffle=True)
+        return DataLoader(self.train, batch_size=8, shuffle=True)
 
     def val_dataloader(self) -> Any:
-        return DataLoader(TensorDataset(self.features[72:]), batch_size=8)
+        return DataLoader(self.val, batch_size=8)
 
 
 class LitAutoEncoder(LightningModule):

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from lightning import Callback, LightningModule, Trainer
+from torch import distributed
 
 from blitz import runs
 from blitz.process.signals import STOPPED
@@ -46,6 +47,16 @@ class Die(Callback):
             os.kill(os.getpid(), self.number)
 
 
+class SameSplits(Callback):
+    """Check that all ranks validate the same samples: the data module draws them in ``setup``."""
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        drawn = [None] * trainer.world_size
+        distributed.all_gather_object(drawn, list(trainer.datamodule.val.indices))  # type: ignore[attr-defined]
+        assert drawn[0] == drawn[1]
+        assert torch.initial_seed() == 3 + trainer.global_rank, "dropout differs between the ranks"
+
+
 def outcome(run: Path) -> tuple[Any, ...]:
     checkpoint = torch.load(run / "checkpoints" / "resume.ckpt", weights_only=True)
     states = [value.tolist() for value in checkpoint["state_dict"].values()]
@@ -70,8 +81,9 @@ def test_stopped_and_resumed(name, train, command, tmp_path, capsys):
 @pytest.mark.parametrize("name", MODULES)
 def test_two_processes_killed_and_resumed(name, tmp_path):
     often = ("callback.last.every_n_steps=1", "callback.last.time_share=null")
+    same = [f"+callback.same._target_={__name__}.SameSplits"] if BLOBS in MODULES[name] else []
     unused = ["+device.strategy.find_unused_parameters=true"] if name == "gan" else []
-    settings = (*SETTINGS, *MODULES[name], *often, *unused, "device=ddp_cpu", "trainer.max_epochs=2")
+    settings = (*SETTINGS, *MODULES[name], *often, *unused, *same, "device=ddp_cpu", "trainer.max_epochs=2")
     whole, run = tmp_path / "whole", tmp_path / "run"
     assert finish(*settings, f"hydra.run.dir={whole}") == 0
     die = "+callback.die={_target_: tests.test_foreign.Die, by: SIGKILL}"
@@ -93,10 +105,10 @@ def test_the_run_ends_with_the_last_stage_that_the_task_has(train, command, tmp_
     out = capsys.readouterr().out
     metrics = Run(run).metrics
     assert metrics.keys() == {"train_loss", "train_loss_step", "train_loss_epoch", "val_loss"}
-    assert f"best.ckpt, val_loss {metrics['val_loss']:.4g}; the task has no test" in out
+    assert f"best.ckpt, val_loss {metrics['val_loss']:.4g}; there is no test" in out
     command("blitz-eval", f"run={run}", "stage=val", "device=cpu", "trust=true", f"hydra.run.dir={tmp_path / 'eval'}")
     assert Run(tmp_path / "eval").metrics == {"val_loss": metrics["val_loss"]}
     assert isinstance(runs.load(run, trust=True), foreign.LitAutoEncoder)
 
     train(*SETTINGS, *MODULES["gan"], "trainer.max_epochs=1", into="gan")
-    assert "the task has neither test nor validation" in capsys.readouterr().out
+    assert "there is neither a test nor a validation" in capsys.readouterr().out

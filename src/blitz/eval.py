@@ -19,7 +19,7 @@ def evaluate(cfg: "DictConfig") -> None:
     from blitz.errors import UserError
     from blitz.runs import checkpoint, folder
     from blitz.training import build, results
-    from blitz.training.rehearsal import has_stage
+    from blitz.training.stages import has_stage
     from blitz.training.tune import tune
 
     terminal.silence_lightning()
@@ -41,7 +41,10 @@ def evaluate(cfg: "DictConfig") -> None:
     task = checkpoint.load(path, trust=cfg.trust)
     tune(task, config, on_cpu=trainer.strategy.root_device.type == "cpu")
     if not has_stage(cfg.stage, trainer, task, data):
-        raise UserError(f"stage={cfg.stage}: {type(task).__name__} has no such step, or its data has no such loader")
+        other = "test" if cfg.stage == "val" else "val"
+        raise UserError(
+            f"stage={cfg.stage}: {type(task).__name__} or its data has no such stage; expected stage={other}"
+        )
     build.setup_data(data, trainer, {"val": "validate", "test": "test"}[cfg.stage])
     run_stage = trainer.validate if cfg.stage == "val" else trainer.test
     run_stage(task, data, verbose=False)

@@ -118,7 +118,7 @@ def show_last_stage(stage: str, kept: Path | None, metrics: Mapping[str, float])
     """Print to which weights and which stage the results belong.
 
     Args:
-        stage: ``test``; ``val`` if the task has no test; ``train`` if it has no validation either.
+        stage: ``test``; ``val`` if there is no test; ``train`` if there is no validation either.
         kept: the checkpoint; None if the run saves none.
         metrics: value of the metric that selected the checkpoint, by name.
     """
@@ -127,9 +127,9 @@ def show_last_stage(stage: str, kept: Path | None, metrics: Mapping[str, float])
     if stage == "test":
         show_lines({"tested": f"{weights}{values}"} if kept and values else {})
     elif stage == "val":
-        show_lines({"validated": f"{weights}{values}; the task has no test"})
+        show_lines({"validated": f"{weights}{values}; there is no test"})
     else:
-        show_lines({"kept": f"{weights}{values}; the task has neither test nor validation"})
+        show_lines({"kept": f"{weights}{values}; there is neither a test nor a validation"})
 
 
 def show_end(run: Run, report: Report) -> None:

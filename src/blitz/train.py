@@ -25,7 +25,8 @@ def train(cfg: "DictConfig") -> float | None:
     from blitz.runs import checkpoint
     from blitz.runs.folder import Run
     from blitz.training import build, results
-    from blitz.training.rehearsal import has_stage, rehearse
+    from blitz.training.rehearsal import rehearse
+    from blitz.training.stages import has_stage
     from blitz.training.tune import tune
 
     terminal.silence_lightning()

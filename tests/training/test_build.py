@@ -116,7 +116,7 @@ def logger_of_wandb() -> None:
     ("overrides", "problem"),
     [
         (["optimized_metric=val/accuracy"], "optimized_metric=val/accuracy will not be logged; did you mean val/acc?"),
-        (["optimized_metric=test/acc"], "callback.checkpoint.monitor=test/acc will not be logged during the training"),
+        (["optimized_metric=test/acc"], "callback.checkpoint.monitor=test/acc: only the test logs it; expected a"),
         (["optimized_metric=zzz"], "optimized_metric=zzz will not be logged; expected train/"),
         (["callback.checkpoint.monitor=val/los"], "callback.checkpoint.monitor=val/los will not be logged; did you"),
         (["trainer.limit_val_batches=0"], "optimized_metric=val/acc will not be logged"),

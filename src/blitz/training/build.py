@@ -2,8 +2,9 @@
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -23,6 +24,7 @@ from blitz.config.keys import leaves
 from blitz.config.literals import plain
 from blitz.config.paths import CONFIGS, choices
 from blitz.errors import UserError
+from blitz.process import random_state
 from blitz.runs import folder
 from blitz.runs.checkpoint import CheckpointIO
 from blitz.runs.protocols import DescribedData, names_metrics
@@ -43,8 +45,24 @@ def resolve(cfg: DictConfig) -> Config:
 
 
 def data(config: Config) -> LightningDataModule | None:
-    """Build the data module. Return None if there is none, because the task has its own loaders."""
-    return arguments.build(config, "data") if config["data"] else None
+    """Build the data module. Return None if there is none, because the task has its own loaders.
+
+    Lightning calls ``setup`` in each stage and on each rank. A module that splits its data there at random, as with
+    ``random_split``, would draw other splits each time and train on images of the validation. So ``setup`` always
+    begins with the seed of the run, and leaves the random state as it was.
+    """
+    if not config["data"]:
+        return None
+    built: LightningDataModule = arguments.build(config, "data")
+    if config["seed"] is not None:
+        built.setup = partial(_setup, built.setup, config["seed"])  # type: ignore[method-assign]
+    return built
+
+
+def _setup(setup: Callable[[str], None], seed: int, stage: str) -> None:
+    with random_state.preserved():
+        seed_everything(seed, verbose=False)
+        setup(stage)
 
 
 def task(config: Config) -> LightningModule:
@@ -139,7 +157,9 @@ def check_metrics(config: Config, task: LightningModule, rehearsal: Rehearsal) -
                 f"{key}={metric} will not be logged{_advice(config, metric, list(logged), used, rehearsal)}"
             )
         if metric is not None and logged[metric] == "test" and key != "optimized_metric":
-            raise UserError(f"{key}={metric} will not be logged during the training; expected a metric of it")
+            raise UserError(
+                f"{key}={metric}: only the test logs it; expected a metric of the training or the validation"
+            )
 
 
 def _names(stage: str, task: LightningModule, rehearsal: Rehearsal) -> list[str]:

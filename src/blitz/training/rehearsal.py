@@ -9,13 +9,13 @@ from lightning import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch.loggers.logger import DummyLogger
 from lightning.pytorch.strategies import FSDPStrategy, SingleDeviceStrategy
-from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch.optim import Optimizer
 
 from blitz.config.instantiate import instantiate
 from blitz.process import random_state
 from blitz.runs.checkpoint import serialize
 from blitz.training.arguments import named
+from blitz.training.stages import has_stage
 
 Config = dict[str, Any]
 
@@ -64,14 +64,6 @@ def rehearse(config: Config, trainer: Trainer, task: LightningModule, data: Ligh
 
     with random_state.preserved(), named(config, attempt):
         return attempt(config)
-
-
-def has_stage(stage: str, trainer: Trainer, task: LightningModule, data: LightningDataModule | None) -> bool:
-    """Return whether ``trainer`` runs ``val`` or ``test``: there are a step and a loader, and the limit is not 0."""
-    step, limit = {"val": ("validation_step", "limit_val_batches"), "test": ("test_step", "limit_test_batches")}[stage]
-    loader = f"{stage}_dataloader"
-    loads = is_overridden(loader, task) or (data is not None and is_overridden(loader, data))
-    return loads and is_overridden(step, task) and bool(getattr(trainer, limit))
 
 
 def _copy(task: LightningModule, config: Config) -> LightningModule:

@@ -13,7 +13,7 @@ from blitz.runs.checkpoint import best_checkpoint, read_checkpoint, require_file
 from blitz.runs.folder import Run
 from blitz.runs.protocols import reports
 from blitz.runs.report import Report
-from blitz.training.rehearsal import has_stage
+from blitz.training.stages import has_stage
 
 
 def checkpoint_to_test(trainer: Trainer, metric: str | None, run: Run) -> Path | None:
