@@ -337,6 +337,9 @@ def test_a_fine_tuned_run_needs_the_file_no_more(build, library, train, command,
     found = json.loads((tmp_path / "eval" / "metrics.json").read_text())
     assert found.keys() >= {"test/loss", "test/acc"}
 
+    command("blitz-train", f"resume={run}", "trainer.max_epochs=2")
+    assert torch.load(run / "checkpoints" / "resume.ckpt", weights_only=True)["global_step"] == 6
+
 
 def test_a_trained_run_is_a_file_of_weights(train, tmp_path):
     first = train(*RUN, "model=torchvision")
