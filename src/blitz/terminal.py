@@ -6,10 +6,8 @@ import sys
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
-import torch
-from lightning import LightningDataModule, LightningModule, Trainer
 from rich import box
 from rich.console import Console
 from rich.markup import escape
@@ -17,10 +15,14 @@ from rich.table import Column, Table
 
 from blitz.config.paths import PROJECT, shorten
 from blitz.runs.folder import Run
-from blitz.runs.protocols import DescribedData
 from blitz.runs.report import Report, Rows
 from blitz.runs.reproduce import Comparison, differences
-from blitz.runs.resume import Resumable
+
+if TYPE_CHECKING:  # a sweep prints its results without torch
+    import torch
+    from lightning import LightningDataModule, LightningModule, Trainer
+
+    from blitz.runs.resume import Resumable
 
 console = Console(emoji=False)
 
@@ -67,10 +69,10 @@ def show_lines(lines: Mapping[str, str] | Iterable[tuple[str, str]]) -> None:
 def show_start(
     run: Path,
     config: Mapping[str, Any],
-    task: LightningModule,
+    task: "LightningModule",
     data: Any,
-    trainer: Trainer,
-    resumed: Resumable | None = None,
+    trainer: "Trainer",
+    resumed: "Resumable | None" = None,
 ) -> None:
     """Print model, data, batch size, devices and run directory, and how the run relates to earlier ones."""
     net = (config["model"] or config["task"])["_target_"].rpartition(".")[2]
@@ -90,8 +92,10 @@ def show_start(
         show_lines(("differs", line) for line in differences(original, Run(run)))
 
 
-def _data(data: LightningDataModule | None, task: LightningModule, trainer: Trainer) -> dict[str, str]:
+def _data(data: "LightningDataModule | None", task: "LightningModule", trainer: "Trainer") -> dict[str, str]:
     """Return lines about the data and the batches."""
+    from blitz.runs.protocols import DescribedData
+
     if not isinstance(data, DescribedData):
         return {"data": type(data or task).__name__}
     lines = dict(data.describe(trainer.strategy.root_device))
@@ -103,12 +107,14 @@ def _data(data: LightningDataModule | None, task: LightningModule, trainer: Trai
     return lines
 
 
-def _device(device: torch.device) -> str:
+def _device(device: "torch.device") -> str:
+    import torch
+
     threads = torch.get_num_threads()
     return f"cpu, {threads} {'thread' if threads == 1 else 'threads'}" if device.type == "cpu" else str(device)
 
 
-def _position(resumed: Resumable) -> str:
+def _position(resumed: "Resumable") -> str:
     if resumed.path is None:
         return "from the start; nothing was saved yet"
     return f"after step {resumed.checkpoint['global_step']:,}, from {shorten(resumed.path)}"
