@@ -25,3 +25,7 @@ class DivergenceError(UserError, FloatingPointError):
 
 class RankError(UserError):
     """A rank of a run failed; the message is the rank's own, and the cause holds its traceback."""
+
+
+class PrunedError(Exception):
+    """A run of a study was stopped because its metrics are worse than those of other runs at the same epoch."""

@@ -192,10 +192,11 @@ def _results(run: Run) -> dict[str, str]:
     """Return ``optimized_metric`` of a finished run and, if there is one, that metric of its test, as text."""
     metrics, optimized = run.metrics or {}, str(run.config.get("optimized_metric"))
     values = {name: metrics.get(name) for name in (optimized, f"test/{optimized.partition('/')[2]}")}
-    return {name: _as_text(name, value) for name, value in values.items() if value is not None}
+    return {name: metric_text(name, value) for name, value in values.items() if value is not None}
 
 
-def _as_text(name: str, value: float) -> str:
+def metric_text(name: str, value: float) -> str:
+    """Return the value of a metric; an accuracy in percent."""
     return f"{value * 100:.2f} %" if name.endswith("/acc") else f"{value:.4f}"
 
 

@@ -23,6 +23,7 @@ from blitz.cli.groups import check_groups
 from blitz.config.checks import check_values
 from blitz.config.paths import CONFIGS, as_hydra_text, as_override, shorten
 from blitz.config.schema import register
+from blitz.errors import PrunedError, UserError
 from blitz.process import ranks, signals
 from blitz.runs import lock, overrides
 
@@ -171,14 +172,10 @@ class _Job:
                 error.filename = str(run_dir)
             if created:
                 _remove_if_empty(run_dir)
-            if multirun:
-                name = " ".join(job.overrides.task)
-                print(
-                    f"failed: {name}: {explain(error, self.config_name, job.overrides.task)}",
-                    file=sys.stderr,
-                    flush=True,
-                )
-                raise
+            if multirun:  # the launcher, in another process, prints the message
+                if isinstance(error, PrunedError):
+                    raise
+                raise UserError(explain(error, self.config_name, job.overrides.task)) from error
             self.failure = error
         except SystemExit:  # a signal stopped it
             if (run_dir / "environment.json").exists() and self.config_name == "train":
@@ -217,6 +214,8 @@ def _recorded(run_dir: Path, always: bool) -> Iterator[None]:
     before = last_start()
     try:
         yield
+    except PrunedError:
+        raise
     except Exception as error:
         if last_start() != before or (always and before is None):
             with contextlib.suppress(OSError):  # the disk may be full

@@ -1,17 +1,14 @@
 """OmegaConf resolvers that the files in ``configs/`` use."""
 
-import hashlib
 import os
-import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from blitz.config.literals import protect
-from blitz.config.paths import PROJECT, as_text, choices, existing_run, groups
+from blitz.config.names import run_directory, sweep_directory
+from blitz.config.paths import PROJECT, as_text, choices, groups
 from blitz.errors import UserError
-
-AUTO = "auto"  # resume=auto: resume the run if there is one, otherwise start it
 
 
 def class_folders(root: str) -> list[str]:
@@ -52,32 +49,6 @@ def number_of(values: Any) -> int:
     return len(values) if hasattr(values, "__len__") else 0
 
 
-def directory_name(overrides: str) -> str:
-    """Return overrides as a directory name of at most 150 bytes that needs no quotes in a shell, Hydra or Windows."""
-    name = re.sub(r"[^\w.+-]+", "-", overrides).strip("-.") or "defaults"
-    if len(name.encode()) > 150:
-        digest = hashlib.sha256(name.encode()).hexdigest()[:8]
-        name = f"{name.encode()[:140].decode(errors='ignore')}-{digest}"
-    return name
-
-
-def run_directory(resume: str | None, default: str) -> str:
-    """Return the directory that Hydra runs a job in: the one of the resumed run, otherwise ``default``."""
-    if resume is None:
-        return default
-    if resume == AUTO:
-        raise UserError("resume=auto: it resumes the run in hydra.run.dir; add hydra.run.dir=DIR")
-    return str(existing_run("resume", resume))
-
-
-def sweep_directory(overrides: Sequence[str], default: str) -> str:
-    """Return ``default``, the directory of a sweep. Refuse ``resume=``, which names a single run."""
-    for override in overrides:
-        if override.lstrip("+").startswith("resume="):
-            raise UserError(f"{override}: a sweep cannot resume a single run; leave out -m")
-    return default
-
-
 def config_groups(config_name: str) -> str:
     """Return one line per config group in the defaults list of a config, with the choices that it accepts."""
     return "\n".join(f"{name}: {', '.join(choices(name))}" for name in sorted(groups(config_name)) if name != "hydra")
@@ -87,7 +58,6 @@ RESOLVERS: dict[str, Callable[..., Any]] = {
     "project": lambda: str(PROJECT),
     "len": number_of,
     "class_folders": class_folders,
-    "directory_name": directory_name,
     "run_directory": run_directory,
     "sweep_directory": sweep_directory,
     "config_groups": config_groups,

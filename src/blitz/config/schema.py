@@ -16,6 +16,7 @@ class TrainConfig:
     resume: str | None = None
     init_from: str | None = None
     reproduce: str | None = None
+    name: str | None = None
     seed: int | None = None
     run_dir: str = MISSING
     optimized_metric: str | None = None

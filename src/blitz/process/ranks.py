@@ -191,11 +191,11 @@ def _run_rank(
 ) -> None:
     # A spawned process spawns its own processes by default: each worker of a loader would import torch again.
     multiprocessing.set_start_method(start_method, force=True)
-    threading.Thread(target=_exit_with_parent, daemon=True).start()
+    exit_with_parent()
     signals.ignore_all_but_sigterm()
     os.environ.update(variables)
     if log:
-        _redirect_output(log)
+        redirect_output(log)
     try:
         with signals.exit_on_signals():
             signals.unblock()
@@ -214,13 +214,19 @@ def _exit(status: int) -> None:
     os._exit(status)
 
 
-def _redirect_output(log: Path) -> None:
+def redirect_output(log: Path) -> None:
+    """Add the output and the errors of this process and of those that it starts to a file."""
     with log.open("ab") as file:
         os.dup2(file.fileno(), sys.stdout.fileno())
         os.dup2(file.fileno(), sys.stderr.fileno())
 
 
-def _exit_with_parent() -> None:
+def exit_with_parent() -> None:
+    """End this process as soon as the process that started it through multiprocessing has ended."""
+    threading.Thread(target=_wait_for_parent, daemon=True).start()
+
+
+def _wait_for_parent() -> None:
     parent = multiprocessing.parent_process()
     assert parent is not None
     wait([parent.sentinel])

@@ -16,8 +16,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 from blitz.config.keys import leaves, needs_total_steps
 from blitz.config.literals import plain, protect
+from blitz.config.names import AUTO
 from blitz.config.paths import as_override, existing_run
-from blitz.config.resolvers import AUTO
 from blitz.config.schema import TrainConfig
 from blitz.errors import UserError
 from blitz.runs.compatibility import upgrade_config

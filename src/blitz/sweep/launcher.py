@@ -1,66 +1,130 @@
-"""A Hydra launcher that runs the jobs of a sweep in turn, prints their results, and fails if one of them failed."""
+"""A Hydra launcher that runs the jobs of a sweep in processes, and runs only what is missing if it is called again."""
 
-from collections.abc import Sequence
+import pickle
+from collections.abc import Callable, Sequence
+from functools import partial
+from itertools import chain
 from pathlib import Path
-from typing import Any
 
-from hydra.core.utils import JobReturn, JobStatus, configure_log, filter_overrides, run_job, setup_globals
+from hydra.core.utils import JobReturn, JobStatus, configure_log, setup_globals
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig, open_dict
+from omegaconf import DictConfig
 
-from blitz.errors import RunExistsError, UserError
+from blitz.config.names import digest, overrides_name
+from blitz.errors import UserError
+from blitz.runs import lock
+from blitz.sweep.job import Composer, Job, Outcome, find_directory, in_directory
+from blitz.sweep.processes import ProcessExecutor, places
+from blitz.sweep.runner import Executor, run_jobs
 
 
-class SequentialLauncher(Launcher):
-    """Run one job after another in this process. A job that fails does not stop the others.
+class JobLauncher(Launcher):
+    """Run jobs through an executor. Subclasses say which one.
 
-    Raises:
-        UserError: after the last job, with the names of those that failed.
+    Each job has a directory in the directory of the sweep, named by its swept overrides and a digest of its composed
+    config. A job that is done is not run again, and a job that was stopped resumes.
     """
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self.context, self.task, self.config = hydra_context, task_function, config
-        self.states: list[str] = []  # per job: done, failed, or refused because its directory holds a run
+        self.composer = Composer(hydra_context.config_loader, config)
+        self.sweep_dir = Path(str(config.hydra.sweep.dir)).absolute()
+
+    def executor(self, config: DictConfig, total: int) -> Executor:
+        """Return an executor for ``total`` jobs with the device of ``config``."""
+        raise NotImplementedError
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        setup_globals()
+        """Run the jobs of a grid.
+
+        Raises:
+            UserError: there are no jobs, an override is wrong, or a job failed.
+            SystemExit: a signal stopped the sweep.
+        """
         if not job_overrides:
             raise UserError("-m: the sweep has no jobs; expected at least one value for each key")
-        Path(str(self.config.hydra.sweep.dir)).mkdir(parents=True, exist_ok=True)
-        jobs = [self._run(list(overrides), initial_job_idx + n) for n, overrides in enumerate(job_overrides)]
-        _show_results(jobs, self.states)
-        return jobs
-
-    def _call(self, cfg: DictConfig) -> Any:
-        self.states.append("failed")
-        try:
-            result = self.task(cfg)
-        except RunExistsError:
-            self.states[-1] = "refused"
-            raise
-        self.states[-1] = "done"
-        return result
-
-    def _run(self, overrides: list[str], number: int) -> JobReturn:
-        config = self.context.config_loader.load_sweep_config(self.config, overrides)
-        with open_dict(config):
-            config.hydra.job.id = config.hydra.job.num = number
-        job = run_job(self._call, config, "hydra.sweep.dir", "hydra.sweep.subdir", self.context)
+        setup_globals()
         configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)
+        shared = set.intersection(*map(set, job_overrides)) if len(job_overrides) > 1 else set()
+        jobs = []
+        for number, overrides in enumerate(job_overrides, initial_job_idx):
+            jobs.append(self.job(number, overrides, [text for text in overrides if text not in shared]))
+        outcomes: dict[int, Outcome] = {}
+        waiting = iter(jobs)
+        self.run(len(jobs), lambda: next(waiting, None), lambda job, outcome: outcomes.update({job.number: outcome}))
+        return [_job_return(job, outcomes[job.number]) for job in jobs]
+
+    def job(self, number: int, overrides: Sequence[str], swept: Sequence[str]) -> Job:
+        """Return a job with its composed config, so that no later edit of the config reaches it."""
+        config = self.composer.compose(overrides)
+        path = find_directory(self.sweep_dir, overrides_name(swept), digest(config))
+        job = Job(number, overrides, " ".join(swept), path, config.get("optimized_metric"))
+        job.config = in_directory(config, number, path)
         return job
 
+    def run(self, total: int, next_job: Callable[[], Job | None], ended: Callable[[Job, Outcome], None]) -> None:
+        """Run jobs, print their results, and write them to the directory of the sweep.
 
-def _show_results(jobs: Sequence[JobReturn], states: Sequence[str]) -> None:
-    from blitz import terminal  # it imports torch, which --help does not wait for
+        Args:
+            total: number of jobs.
+            next_job: return the next job, or None. It is called when a place is free.
+            ended: receives each job and its outcome.
 
-    names = [list(filter_overrides(job.overrides or ())) for job in jobs]
-    terminal.show_sweep(names, [_run_dir(job) for job in jobs], states)
-    failed = [" ".join(name) for name, job in zip(names, jobs, strict=True) if job.status is not JobStatus.COMPLETED]
-    if failed:
-        raise UserError(f"{len(failed)} of {len(jobs)} jobs failed: {'; '.join(failed)}")
+        Raises:
+            UserError: a job failed, or another process runs this sweep.
+            SystemExit: a signal stopped the sweep.
+        """
+        from blitz.sweep.display import Display, show_results
+
+        self.sweep_dir.mkdir(parents=True, exist_ok=True)
+        first = next_job()
+        if first is None:
+            return
+        upcoming = chain([first], iter(next_job, None))
+        ends: list[tuple[Job, Outcome]] = []
+
+        def end(job: Job, outcome: Outcome) -> None:
+            ends.append((job, outcome))
+            ended(job, outcome)
+
+        display = Display(total)
+        executor = self.executor(pickle.loads(first.config), total)
+        with lock.hold(self.sweep_dir):
+            try:
+                run_jobs(executor, display, lambda: next(upcoming, None), end)
+            finally:
+                show_results(self.sweep_dir, ends, total)
+        failed = [(job, outcome) for job, outcome in ends if outcome.state == "failed"]
+        if failed:
+            raise UserError(f"{len(failed)} of {total} jobs failed; the same command runs only them again")
 
 
-def _run_dir(job: JobReturn) -> Path:
-    hydra_cfg: Any = job.hydra_cfg
-    return Path(hydra_cfg.hydra.runtime.output_dir)
+def _job_return(job: Job, outcome: Outcome) -> JobReturn:
+    """Return what Hydra expects of a job."""
+    status = JobStatus.COMPLETED if outcome.state == "done" else JobStatus.FAILED
+    value = outcome.value if outcome.state == "done" else UserError(outcome.reason)
+    return JobReturn(overrides=job.overrides, working_dir=str(job.path), status=status, _return_value=value)
+
+
+class ProcessLauncher(JobLauncher):
+    """Run several jobs at a time in processes of this machine.
+
+    Args:
+        n_jobs: jobs at the same time. None: one per GPU if the jobs use GPUs, otherwise one per CPU core. Jobs that use
+            several devices run one at a time.
+        jobs_per_gpu: jobs that share a GPU.
+        timeout: seconds after which a job is asked to save and end; it fails. None: no limit.
+    """
+
+    def __init__(self, n_jobs: int | None = None, jobs_per_gpu: int = 1, timeout: float | None = None) -> None:
+        for name, value in (("n_jobs", n_jobs), ("jobs_per_gpu", jobs_per_gpu)):
+            if value is not None and not (isinstance(value, int) and value > 0):
+                raise UserError(f"hydra.launcher.{name}={value}: not a valid value; expected a whole number >= 1")
+        if timeout is not None and not timeout > 0:
+            raise UserError(f"hydra.launcher.timeout={timeout}: not a valid value; expected seconds > 0, or null")
+        self.n_jobs, self.jobs_per_gpu, self.timeout = n_jobs, jobs_per_gpu, timeout
+
+    def executor(self, config: DictConfig, total: int) -> Executor:
+        find_places = partial(places, config, total, self.n_jobs, self.jobs_per_gpu)
+        return ProcessExecutor(self.context, self.task, find_places, self.timeout)

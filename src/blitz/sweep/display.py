@@ -1,0 +1,146 @@
+"""Show a running sweep: a line for each job that has ended, and below them a table of the running ones."""
+
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.live import Live
+from rich.markup import escape
+from rich.table import Column, Table
+
+from blitz import terminal
+from blitz.config.paths import shorten
+from blitz.runs.status import read_progress
+from blitz.sweep.job import Job, Outcome
+from blitz.terminal import metric_text
+
+REFRESH_SECONDS = 0.5
+COLORS = {"done": "green", "failed": "red", "interrupted": "yellow", "pruned": "yellow"}
+
+
+class Display:
+    """Print each job that ends. In a terminal, also draw the running ones; otherwise, print when a job starts.
+
+    Args:
+        total: number of jobs.
+    """
+
+    def __init__(self, total: int, console: Console | None = None) -> None:
+        self.console = console or Console(emoji=False)
+        self.total = total
+        self.counts: dict[str, int] = {}
+        self._running: dict[str, tuple[Job, float]] = {}
+        self._seconds: list[float] = []  # of the jobs that ran to their end
+        self._slots = 0  # most jobs that ran at the same time
+        self._drawn = 0.0
+        self._live = Live(console=self.console, auto_refresh=False, transient=True, redirect_stderr=False)
+
+    def __enter__(self) -> None:
+        if self.console.is_terminal:
+            self._live.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._live.stop()
+
+    def start(self, job: Job) -> None:
+        self._running[job.path.name] = (job, time.monotonic())
+        self._slots = max(self._slots, len(self._running))
+        if not self.console.is_terminal:
+            self._print(f"{'started':<12}{escape(job.label)}")
+        self.refresh(force=True)
+
+    def end(self, job: Job, outcome: Outcome, was_run: bool) -> None:
+        self._running.pop(job.path.name, None)
+        self.counts[outcome.state] = self.counts.get(outcome.state, 0) + 1
+        if was_run:
+            if outcome.state == "done":
+                self._seconds.append(outcome.seconds)
+            self._print(_line(job, outcome))
+            self.refresh(force=True)
+
+    def refresh(self, force: bool = False) -> None:
+        """Draw the table of running jobs, if it was not drawn in the last ``REFRESH_SECONDS``."""
+        if self.console.is_terminal and (force or time.monotonic() - self._drawn > REFRESH_SECONDS):
+            self._drawn = time.monotonic()
+            self._live.update(self._table(), refresh=True)
+
+    def _print(self, line: str) -> None:
+        self.console.print(line, soft_wrap=True, highlight=False)
+
+    def _table(self) -> Table:
+        numbers = [Column(title, justify="right", no_wrap=True) for title in ("epoch", "best", "time", "left")]
+        table = Table(Column("running", overflow="ellipsis", no_wrap=True), *numbers, box=box.SIMPLE_HEAD)
+        table.caption, table.caption_justify = self._summary(), "left"
+        for job, started in list(self._running.values())[: max(1, self.console.height - 6)]:
+            seconds = time.monotonic() - started
+            progress = read_progress(job.path)
+            table.add_row(escape(job.label), *_progress_cells(progress), _duration(seconds), _left(progress, seconds))
+        return table
+
+    def _summary(self) -> str:
+        ended = sum(self.counts.values())
+        waiting = self.total - ended - len(self._running)
+        counts = {**self.counts, "running": len(self._running), "waiting": waiting}
+        text = f"{self.total} jobs: {', '.join(f'{n} {state}' for state, n in counts.items() if n)}"
+        if not self._seconds:
+            return text
+        each = sum(self._seconds) / len(self._seconds)
+        spent = sum(min(each, time.monotonic() - started) for _, started in self._running.values())
+        left = (each * (waiting + len(self._running)) - spent) / max(1, self._slots)
+        return f"{text}; about {_duration(left)} left"
+
+
+def show_results(sweep_dir: Path, ends: Sequence[tuple[Job, Outcome]], total: int) -> None:
+    """Print the metrics of all jobs, a line for each that did not finish, and how to run what is missing."""
+    if not ends:
+        return
+    ordered = sorted(ends, key=lambda end: end[0].number)
+    terminal.show_sweep(
+        [job.label.split() for job, _ in ordered], [job.path for job, _ in ordered], [out.state for _, out in ordered]
+    )
+    for job, outcome in ordered:
+        if outcome.state in ("failed", "interrupted"):
+            line = f"{outcome.state}: {job.label}: {outcome.reason}; see {shorten(job.output)}"
+            print(line, file=sys.stderr, flush=True)
+    done = sum(outcome.state in ("done", "pruned") for _, outcome in ends)
+    if done < total:
+        print(f"{done} of {total} jobs are done; the same command runs the others", file=sys.stderr, flush=True)
+
+
+def _line(job: Job, outcome: Outcome) -> str:
+    state = f"[{COLORS[outcome.state]}]{outcome.state:<12}[/]"
+    value = ""
+    if isinstance(outcome.value, float) and job.metric:
+        value = f"  {job.metric} {metric_text(job.metric, outcome.value)}"
+    reason = f": {escape(outcome.reason)}; see {escape(shorten(job.output))}" if outcome.reason else ""
+    return f"{state}{escape(job.label)}{value}  ({_duration(outcome.seconds)}){reason}"
+
+
+def _progress_cells(progress: dict[str, Any] | None) -> tuple[str, str]:
+    if progress is None:
+        return "", ""
+    best = "" if progress["best"] is None else metric_text(str(progress["metric"]), progress["best"])
+    epochs = "" if progress["max_epochs"] is None else f"/{progress['max_epochs']}"
+    return f"{progress['epoch']}{epochs}", best
+
+
+def _left(progress: dict[str, Any] | None, seconds: float) -> str:
+    if progress is None or not progress["epoch"] or not progress["max_epochs"]:
+        return ""
+    return _duration(seconds * (progress["max_epochs"] / progress["epoch"] - 1))
+
+
+def _duration(seconds: float) -> str:
+    """Return a duration as ``7 s``, ``3:20`` or ``1:02:30``."""
+    minutes, rest = divmod(round(max(0.0, seconds)), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours}:{minutes:02}:{rest:02}"
+    return f"{minutes}:{rest:02}" if minutes else f"{rest} s"

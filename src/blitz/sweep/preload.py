@@ -1,0 +1,16 @@
+"""Import what every job imports, in the server that forks them. A job whose process is new imports it by itself."""
+
+import contextlib
+import gc
+from importlib import import_module
+
+gc.disable()
+with contextlib.suppress(Exception):  # a job reports what cannot be imported
+    for name in (
+        "blitz.training.build", "blitz.training.rehearsal", "blitz.training.results", "blitz.training.tune",
+        "blitz.runs.resume", "blitz.sweep.attempt", "blitz.terminal", "blitz.train",
+        "torch._dynamo",  # the first step of an optimizer imports it
+    ):  # fmt: skip
+        import_module(name)
+gc.freeze()  # no fork searches these objects, which would copy them
+gc.enable()
