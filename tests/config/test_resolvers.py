@@ -1,12 +1,10 @@
 """The resolvers of the config files."""
 
 import os
-import re
 import subprocess
 import sys
 
 import pytest
-from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from blitz.config.literals import plain
 from blitz.config.paths import PROJECT
@@ -14,9 +12,6 @@ from blitz.config.resolvers import (
     RESOLVERS,
     class_folders,
     class_names,
-    directory_name,
-    run_directory,
-    sweep_directory,
 )
 from blitz.errors import UserError
 
@@ -54,47 +49,6 @@ def test_class_names_are_the_same_in_any_locale(tmp_path):
     environment = os.environ | {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=60)
     assert done.stdout.strip() == ascii(["grün"]), done.stderr
-
-
-@pytest.mark.parametrize(
-    ("overrides", "name"),
-    [
-        ("", "defaults"),
-        ("optimizer=sgd,optimizer.lr=0.1", "optimizer-sgd-optimizer.lr-0.1"),
-        ("data.root='/a b/c',+x=[1,2]", "data.root-a-b-c-+x-1-2"),
-        ("x=../..", "x"),
-        ("x=ü", "x-ü"),
-    ],
-)
-def test_directory_name(overrides, name):
-    assert directory_name(overrides) == name
-
-
-def test_long_directory_names_stay_apart_and_fit_into_a_file_system():
-    names = {directory_name("ü" * 300 + end) for end in "abc"}
-    assert len(names) == 3
-    assert all(len(name.encode()) <= 150 for name in names)
-    assert all(re.fullmatch(r"ü+-[0-9a-f]{8}", name) for name in names)
-
-
-@pytest.mark.parametrize("name", [directory_name("a=1,b=[x,'y z']"), directory_name("z" * 999)])
-def test_directory_name_needs_no_quotes(name):
-    assert OverridesParser.create().parse_override(f"run={name}").value() == name
-
-
-def test_run_directory(tmp_path):
-    (tmp_path / "config.yaml").touch()
-    assert run_directory(None, "logs/runs/new") == "logs/runs/new"
-    assert run_directory(str(tmp_path), "logs/runs/new") == str(tmp_path)
-    with pytest.raises(UserError, match=r"^resume=auto: .* add hydra\.run\.dir=DIR"):
-        run_directory("auto", "logs/runs/new")
-
-
-@pytest.mark.parametrize("override", ["resume=a", "+resume=a", "++resume=a,b"])
-def test_sweep_cannot_resume(override):
-    assert sweep_directory(["seed=1,2"], "logs/sweeps/new") == "logs/sweeps/new"
-    with pytest.raises(UserError, match="a sweep cannot resume a single run; leave out -m"):
-        sweep_directory(["seed=1,2", override], "logs/sweeps/new")
 
 
 def test_project_resolver():

@@ -1,72 +1,216 @@
-"""Sweeps, and how TensorBoard shows them: a real server receives the requests of its web page."""
+"""Sweeps on real images: jobs that fail in every way, interrupted sweeps, and how TensorBoard shows them."""
 
 import json
+import os
 import re
+import signal
 import subprocess
 import sys
 import time
 import urllib.request
-from pathlib import Path
 
 import pytest
+import torch
 
 from blitz.cli import app
+from blitz.runs.checkpoint import read_checkpoint
+from blitz.runs.status import read_status
 from blitz.sweep import launcher
+from blitz.sweep import processes as processes_of_sweeps
+from blitz.sweep.job import Outcome
 from tests import processes
 from tests.conftest import QUICK, contents, error_of
+
+SABOTAGE = "+callback.sabotage={_target_:tests.sabotage.Sabotage,directory:'${run_dir}'}"
+WAYS = ("none", "raise", "kill", "segfault", "hang", "nan")
+# Most tests fork the jobs from this process, which has imported torch already.
+FORKED = f"from blitz.sweep import processes; processes.START_METHOD = 'fork'; {processes.TRAIN}"
+STEPS = ("trainer.max_epochs=2", "trainer.limit_train_batches=3", "trainer.log_every_n_steps=1")
+
+
+def arguments(directory, *swept):
+    fixed = ("-m", "device=cpu", "schedule=constant", "callback.last.every_n_steps=1", "threads=1", *STEPS)
+    return [*fixed, *swept, f"hydra.sweep.dir={directory}"]
 
 
 @pytest.fixture(scope="module")
 def sweep(tmp_path_factory):
-    """Run four jobs in a process of their own. Those with an absurd learning rate fail."""
+    """Run six jobs of which five fail, then the same command, and then once more."""
     directory = tmp_path_factory.mktemp("sweep") / "sweep"
-    grid = ["optimizer=sgd,adam", "optimizer.lr=0.01,1e30"]
-    arguments = ["-m", "device=cpu", *grid, "seed=1", "schedule=constant", *QUICK, f"hydra.sweep.dir={directory}"]
-    return directory, processes.run(processes.TRAIN, *arguments, timeout=600)
+    command = arguments(
+        directory, SABOTAGE, f"+callback.sabotage.how={','.join(WAYS)}", "seed=1", "hydra.launcher.n_jobs=3",
+        "hydra.launcher.timeout=25",
+    )  # fmt: skip
+    first = processes.run(processes.TRAIN, *command, timeout=300)
+    states = {path.name.split("-")[1]: read_status(path) for path in directory.iterdir() if path.is_dir()}
+    untouched = contents(next(directory.glob("how-none-*")))
+    second, third = (processes.run(FORKED, *command, timeout=300) for _ in range(2))
+    return directory, (first, second, third), states, untouched
 
 
 def test_failed_jobs_do_not_stop_the_others(sweep):
-    directory, done = sweep
-    assert done.returncode == 1
-    finished = {path.parent.name for path in directory.glob("*/metrics.json")}
-    failed = {path.parent.name for path in directory.glob("*/error.txt")}
-    assert len(finished) == len(failed) == 2
-    assert all("lr-0.01" in name for name in finished)
-    assert all("lr-1e" in name for name in failed)
+    _, (first, *_), states, _ = sweep
+    assert first.returncode == 1
+    assert states.pop("none").state == "done"
+    assert {status.state for status in states.values()} == {"failed"}
+    assert states["raise"].reason.startswith("RuntimeError: sabotaged (sabotage.py:")
+    assert states["kill"].reason == "its process was killed by SIGKILL; out of memory?"
+    assert states["segfault"].reason == "its process was killed by SIGSEGV"
+    assert states["hang"].reason == "stopped after hydra.launcher.timeout=25 seconds"
+    assert "the loss is nan" in states["nan"].reason
 
 
-def test_failures_are_printed_at_once_and_at_the_end(sweep):
-    _, done = sweep
-    at_once = [line for line in done.stderr.splitlines() if line.startswith("failed: ")]
-    assert len(at_once) == 2
-    assert all("the loss is" in line and "optimizer.lr=1e" in line for line in at_once)
-    assert done.stderr.splitlines()[-1].startswith(
-        "blitz-train: 2 of 4 jobs failed: device=cpu optimizer=sgd optimizer.lr=1e+30"
+def test_failures_are_listed_at_the_end_with_their_logs(sweep):
+    directory, (first, *_), _, _ = sweep
+    lines = [line for line in first.stderr.splitlines() if line.startswith("failed: ")]
+    assert len(lines) == 5
+    for line in lines:
+        log = re.search(r"see (\S+output\.log)$", line)
+        assert log, line
+        assert (directory.parent / log[1]).exists() or os.path.exists(log[1])
+    assert first.stderr.splitlines()[-1] == (
+        "blitz-train: 5 of 6 jobs failed; the same command runs only them again"
     )
 
 
-def test_results_are_printed_as_a_table(sweep):
-    directory, done = sweep
-    table = done.stdout[done.stdout.rindex("  job ") :]
-    assert len(re.findall(r"optimizer=\w+ optimizer.lr=0.01 +\d+\.\d\d % +\d+\.\d\d % +done", table)) == 2
-    assert len(re.findall(r"optimizer=\w+ optimizer.lr=1e\+30 +n/a +n/a +failed", table)) == 2
-    assert "seed=1" not in table, "overrides that all jobs share do not tell them apart"
-    assert table.splitlines()[-1].split() == ["sweep", str(directory)]
+def test_same_command_runs_only_what_failed(sweep):
+    directory, (_, second, _), _, untouched = sweep
+    assert second.returncode == 0, second.stderr
+    started = re.findall(r"^started +how=(\w+)", second.stdout, re.MULTILINE)
+    assert sorted(started) == sorted(WAYS[1:])
+    assert len(list(directory.glob("*/metrics.json"))) == 6
+    assert contents(next(directory.glob("how-none-*"))) == untouched
+    log = next(directory.glob("how-kill-*")) / "output.log"
+    assert "resumed        after step" in log.read_text()
 
 
-def test_repeated_sweep_leaves_its_runs_as_they_are(command, tmp_path, capsys):
-    """The table and stderr agree: the job was refused."""
-    arguments = ("-m", "device=cpu", *QUICK, "seed=1", f"hydra.sweep.dir={tmp_path / 'sweep'}")
-    command("blitz-train", *arguments)
-    (run,) = (path.parent for path in (tmp_path / "sweep").rglob("config.yaml"))
-    before = contents(run)
-    capsys.readouterr()
-    assert "1 of 1 jobs failed: " in error_of(command, "blitz-train", *arguments)
-    assert contents(run) == before
-    out, err = capsys.readouterr()
-    assert re.search(r"\S +refused", out)
-    assert len(err.splitlines()) == 1
-    assert "already holds a run" in err
+def test_resumed_jobs_equal_those_that_never_stopped(sweep):
+    directory, *_ = sweep
+    weights = {
+        path.parent.parent.name.split("-")[1]: read_checkpoint(path)["state_dict"]
+        for path in directory.glob("*/checkpoints/resume.ckpt")
+    }
+    assert set(weights) == set(WAYS)
+    for how in ("raise", "kill", "segfault", "hang"):
+        assert all(torch.equal(weights["none"][name], weights[how][name]) for name in weights["none"])
+
+
+def test_finished_sweep_says_so_and_prints_its_results(sweep):
+    _, (_, _, third), _, _ = sweep
+    assert third.returncode == 0
+    assert "started" not in third.stdout
+    assert "all 6 jobs are done already" in third.stdout
+    assert len(re.findall(r"how=\w+ +\d+\.\d\d % +\d+\.\d\d % +done", third.stdout)) == 6
+
+
+def test_parallel_jobs_equal_single_runs(train, sweep):
+    directory, *_ = sweep
+    overrides = [text for text in arguments(directory)[1:-1] if text != "device=cpu"]
+    single = train(*overrides, SABOTAGE, "+callback.sabotage.how=none", "seed=1")
+    job = next(directory.glob("how-none-*"))
+    assert json.loads((single / "metrics.json").read_text()) == json.loads((job / "metrics.json").read_text())
+    one, other = (read_checkpoint(run / "checkpoints" / "resume.ckpt")["state_dict"] for run in (single, job))
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def wait_for(condition, seconds=120):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def alive(pid):
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def test_killed_sweep_leaves_no_process_and_is_completed_by_the_same_command(tmp_path):
+    """The parent is killed when two jobs are done and two are running."""
+    command = arguments(tmp_path / "sweep", SABOTAGE, "+callback.sabotage.how=none,hang", "seed=1,2")
+    process = processes.start(processes.TRAIN, *command, "hydra.launcher.n_jobs=2")
+    wait_for(lambda: len(list(tmp_path.rglob("sabotaged"))) == 2)
+    pids = [int(path.read_text()) for path in tmp_path.rglob("sabotaged")]
+    assert all(map(alive, pids))
+    process.kill()
+    process.communicate()
+    wait_for(lambda: not any(map(alive, pids)), 20)
+    done = processes.run(FORKED, *command, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert len(list((tmp_path / "sweep").glob("*/metrics.json"))) == 4
+
+
+def test_ctrl_c_saves_the_running_jobs(tmp_path):
+    command = arguments(tmp_path / "sweep", SABOTAGE, "+callback.sabotage.how=slow", "seed=1,2,3", "trainer.max_epochs=9")
+    process = processes.start(FORKED, *command, "hydra.launcher.n_jobs=2")
+    saved = (tmp_path / "sweep").glob
+    wait_for(lambda: len(list(saved("*/checkpoints/resume.ckpt"))) == 2)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert err.splitlines()[-1] == "0 of 3 jobs are done; the same command runs the others"
+    runs = [path.parent for path in saved("*/config.yaml")]
+    assert [read_status(run).state for run in runs] == ["interrupted"] * 2
+    assert not list(saved("*/metrics.json"))
+
+
+def test_sweep_that_is_running_is_not_started_again(tmp_path):
+    command = arguments(tmp_path / "sweep", SABOTAGE, "+callback.sabotage.how=hang,none", "seed=1")
+    process = processes.start(FORKED, *command)
+    try:
+        wait_for(lambda: list(tmp_path.rglob("sabotaged")))
+        again = processes.run(FORKED, *command)
+    finally:
+        process.kill()
+        process.communicate()
+    assert again.returncode == 1
+    assert re.fullmatch(r"blitz-train: \S+ is in use by process \d+ on host \S+; .*", again.stderr.strip())
+
+
+def test_two_sweeps_of_different_configs_share_nothing_and_an_edit_makes_new_jobs(tmp_path, monkeypatch):
+    """The digest in the name of a job tells an edited config from the one that ran."""
+    names = []
+    for lr in (0.1, 0.2):
+        monkeypatch.setattr(sys, "argv", ["blitz-train", *arguments(tmp_path / "sweep", "seed=1,2", f"optimizer.lr={lr}")])
+        names.append(_names_of_jobs(monkeypatch))
+    assert not set(names[0]) & set(names[1])
+    assert [name[:7] for name in names[0]] == ["seed-1-", "seed-2-"]
+
+
+def _names_of_jobs(monkeypatch):
+    names = []
+    monkeypatch.setattr(launcher, "run_jobs", lambda executor, display, next_job, end: _record(next_job, names, end))
+    app.run(lambda cfg: None, "train")
+    return names
+
+
+def _record(next_job, names, end):
+    while job := next_job():
+        names.append(job.path.name)
+        end(job, Outcome("done", 0.5))
+
+
+def test_jobs_return_the_metric_to_optimize(monkeypatch, tmp_path):
+    """A sweeper receives it as Hydra's JobReturn, one per job in their order."""
+    returned = []
+    launch = launcher.JobLauncher.launch
+
+    def observed(self, jobs, initial_job_idx):
+        returned.extend(job.return_value for job in (result := launch(self, jobs, initial_job_idx)))
+        return result
+
+    monkeypatch.setattr(processes_of_sweeps, "START_METHOD", "fork")
+    monkeypatch.setattr(launcher.JobLauncher, "launch", observed)
+    monkeypatch.setattr(sys, "argv", ["blitz-train", *arguments(tmp_path / "sweep", "seed=3,1,2")])
+    app.run(half_of_the_seed, "train")
+    assert returned == [1.5, 0.5, 1.0]
+
+
+def half_of_the_seed(cfg):
+    return cfg.seed / 2
 
 
 def test_sweep_without_jobs(command, tmp_path):
@@ -74,56 +218,36 @@ def test_sweep_without_jobs(command, tmp_path):
     assert "the sweep has no jobs; expected at least one value" in message
 
 
-def test_directories_are_named_by_overrides_and_need_no_quotes(sweep, command, tmp_path):
-    directory, _ = sweep
-    names = sorted(path.name for path in directory.iterdir() if path.is_dir())
-    assert len(names) == 4
-    assert all(re.fullmatch(r"[\w.+-]+", name) for name in names)
-    good = next(directory / name for name in names if "lr-0.01" in name and "sgd" in name)
-    command("blitz-eval", f"run={good}", f"hydra.run.dir={tmp_path / 'eval'}")
-    trained = json.loads((good / "metrics.json").read_text())
-    evaluated = json.loads((tmp_path / "eval" / "metrics.json").read_text())
-    assert evaluated["test/acc"] == trained["test/acc"]
-
-
 def test_wrong_override_starts_no_job(command, tmp_path):
-    arguments = ("-m", "optimizer=sgd,adma", f"hydra.sweep.dir={tmp_path / 'sweep'}")
-    assert error_of(command, "blitz-train", *arguments) == (
+    wrong = ("-m", "optimizer=sgd,adma", f"hydra.sweep.dir={tmp_path / 'sweep'}")
+    assert error_of(command, "blitz-train", *wrong) == (
         "blitz-train: optimizer=adma: no such choice; did you mean adam? "
         "expected one of adam, adamw, nesterov, rmsprop, sgd"
     )
     assert not list((tmp_path / "sweep").rglob("config.yaml"))
 
 
-def test_job_that_a_signal_stops_ends_the_sweep(monkeypatch, tmp_path, capsys):
-    started = []
-
-    def task(cfg):
-        started.append(cfg.seed)
-        sys.exit(143)
-
-    arguments = ("blitz-train", "-m", "device=cpu", "seed=1,2", f"hydra.sweep.dir={tmp_path / 'sweep'}")
-    monkeypatch.setattr(sys, "argv", list(arguments))
-    with pytest.raises(SystemExit) as stopped:
-        app.run(task, "train")
-    assert (stopped.value.code, started) == (143, [1])
-
-
-def test_jobs_return_the_metric_to_optimize(monkeypatch, tmp_path):
-    """A sweeper receives it as Hydra's JobReturn, one per job in their order."""
-    returned = []
-    monkeypatch.setattr(launcher, "_show_results", lambda jobs, _: returned.extend(job.return_value for job in jobs))
-    arguments = ("blitz-train", "-m", "device=cpu", "seed=3,1,2", f"hydra.sweep.dir={tmp_path / 'sweep'}")
-    monkeypatch.setattr(sys, "argv", list(arguments))
-    app.run(lambda cfg: cfg.seed / 2, "train")
-    assert returned == [1.5, 0.5, 1.0]
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("n_jobs=0", "expected a whole number >= 1"),
+        ("jobs_per_gpu=-1", "expected a whole number >= 1"),
+        ("timeout=0", "expected seconds > 0, or null"),
+    ],
+)
+def test_invalid_settings_of_the_launcher(override, expected, command, tmp_path):
+    setting = f"hydra.launcher.{override}"
+    message = error_of(command, "blitz-train", "-m", "seed=1,2", setting, f"hydra.sweep.dir={tmp_path / 'sweep'}")
+    assert message == f"blitz-train: {setting}: not a valid value; {expected}"
 
 
-def test_plugin_is_found_by_hydra():
+def test_plugins_are_found_by_hydra():
     from hydra.core.plugins import Plugins
     from hydra.plugins.launcher import Launcher
+    from hydra.plugins.sweeper import Sweeper
 
-    assert "BlitzLauncher" in [plugin.__name__ for plugin in Plugins.instance().discover(Launcher)]
+    assert "ProcessLauncher" in [plugin.__name__ for plugin in Plugins.instance().discover(Launcher)]
+    assert "GridSweeper" in [plugin.__name__ for plugin in Plugins.instance().discover(Sweeper)]
 
 
 @pytest.fixture(scope="module")

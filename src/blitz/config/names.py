@@ -26,16 +26,20 @@ def directory_name(text: str, longest: int = 150) -> str:
     return name
 
 
-def overrides_name(overrides: Sequence[str]) -> str:
-    """Return ``optimizer-adam_lr-0.1`` for ``optimizer=adam optimizer.lr=0.1``, and nothing for no overrides.
+def short_overrides(overrides: Sequence[str]) -> list[str]:
+    """Return overrides with short keys, such as ``lr=0.1`` for ``optimizer.lr=0.1``.
 
-    A key is shortened to its last part, unless another key has the same one.
+    A key keeps only its last part, unless another key has the same one.
     """
     pairs = [override.lstrip("+~").partition("=") for override in overrides]
     last = [key.replace("/", ".").rpartition(".")[2] for key, _, _ in pairs]
     keys = [short if last.count(short) == 1 else key for short, (key, _, _) in zip(last, pairs, strict=True)]
-    parts = [f"{key}-{value}" for key, (_, _, value) in zip(keys, pairs, strict=True)]
-    return directory_name("_".join(parts), LONGEST) if parts else ""
+    return [f"{key}{equals}{value}" for key, (_, equals, value) in zip(keys, pairs, strict=True)]
+
+
+def overrides_name(overrides: Sequence[str]) -> str:
+    """Return ``optimizer-adam_lr-0.1`` for ``optimizer=adam optimizer.lr=0.1``, and nothing for no overrides."""
+    return directory_name("_".join(short_overrides(overrides)), LONGEST) if overrides else ""
 
 
 def run_directory(resume: str | None, name: str | None, overrides: Sequence[str], parent: str, now: str) -> str:

@@ -34,6 +34,7 @@ class Display:
         self.console = console or Console(emoji=False)
         self.total = total
         self.counts: dict[str, int] = {}
+        self.num_run = 0  # jobs that were not done before
         self._running: dict[str, tuple[Job, float]] = {}
         self._seconds: list[float] = []  # of the jobs that ran to their end
         self._slots = 0  # most jobs that ran at the same time
@@ -60,6 +61,7 @@ class Display:
         self._running.pop(job.path.name, None)
         self.counts[outcome.state] = self.counts.get(outcome.state, 0) + 1
         if was_run:
+            self.num_run += 1
             if outcome.state == "done":
                 self._seconds.append(outcome.seconds)
             self._print(_line(job, outcome))
@@ -81,7 +83,7 @@ class Display:
         for job, started in list(self._running.values())[: max(1, self.console.height - 6)]:
             seconds = time.monotonic() - started
             progress = read_progress(job.path)
-            table.add_row(escape(job.label), *_progress_cells(progress), _duration(seconds), _left(progress, seconds))
+            table.add_row(escape(job.label), *_progress_cells(progress), _duration(seconds), _left(progress))
         return table
 
     def _summary(self) -> str:
@@ -97,20 +99,26 @@ class Display:
         return f"{text}; about {_duration(left)} left"
 
 
-def show_results(sweep_dir: Path, ends: Sequence[tuple[Job, Outcome]], total: int) -> None:
-    """Print the metrics of all jobs, a line for each that did not finish, and how to run what is missing."""
-    if not ends:
-        return
+def show_results(sweep_dir: Path, ends: Sequence[tuple[Job, Outcome]], total: int, num_run: int) -> None:
+    """Print the metrics of all jobs, a line for each that did not finish, and how to run what is missing.
+
+    Args:
+        ends: the jobs that have ended.
+        total: number of all jobs.
+        num_run: number of jobs that were not done before.
+    """
     ordered = sorted(ends, key=lambda end: end[0].number)
-    terminal.show_sweep(
-        [job.label.split() for job, _ in ordered], [job.path for job, _ in ordered], [out.state for _, out in ordered]
-    )
+    done = sum(outcome.state in ("done", "pruned") for _, outcome in ordered)
+    if done == total and not num_run:
+        print(f"all {total} jobs are done already")
+    if ordered:
+        labels = [job.label.split() for job, _ in ordered]
+        terminal.show_sweep(labels, [job.path for job, _ in ordered], [outcome.state for _, outcome in ordered])
     for job, outcome in ordered:
         if outcome.state in ("failed", "interrupted"):
             line = f"{outcome.state}: {job.label}: {outcome.reason}; see {shorten(job.output)}"
             print(line, file=sys.stderr, flush=True)
-    done = sum(outcome.state in ("done", "pruned") for _, outcome in ends)
-    if done < total:
+    if done + sum(outcome.state == "failed" for _, outcome in ordered) < total:
         print(f"{done} of {total} jobs are done; the same command runs the others", file=sys.stderr, flush=True)
 
 
@@ -131,10 +139,10 @@ def _progress_cells(progress: dict[str, Any] | None) -> tuple[str, str]:
     return f"{progress['epoch']}{epochs}", best
 
 
-def _left(progress: dict[str, Any] | None, seconds: float) -> str:
+def _left(progress: dict[str, Any] | None) -> str:
     if progress is None or not progress["epoch"] or not progress["max_epochs"]:
         return ""
-    return _duration(seconds * (progress["max_epochs"] / progress["epoch"] - 1))
+    return _duration(progress["seconds"] / progress["epoch"] * (progress["max_epochs"] - progress["epoch"]))
 
 
 def _duration(seconds: float) -> str:

@@ -11,7 +11,7 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
-from blitz.config.names import digest, overrides_name
+from blitz.config.names import digest, overrides_name, short_overrides
 from blitz.errors import UserError
 from blitz.runs import lock
 from blitz.sweep.job import Composer, Job, Outcome, find_directory, in_directory
@@ -59,7 +59,7 @@ class JobLauncher(Launcher):
         """Return a job with its composed config, so that no later edit of the config reaches it."""
         config = self.composer.compose(overrides)
         path = find_directory(self.sweep_dir, overrides_name(swept), digest(config))
-        job = Job(number, overrides, " ".join(swept), path, config.get("optimized_metric"))
+        job = Job(number, overrides, " ".join(short_overrides(swept)), path, config.get("optimized_metric"))
         job.config = in_directory(config, number, path)
         return job
 
@@ -94,7 +94,7 @@ class JobLauncher(Launcher):
             try:
                 run_jobs(executor, display, lambda: next(upcoming, None), end)
             finally:
-                show_results(self.sweep_dir, ends, total)
+                show_results(self.sweep_dir, ends, total, display.num_run)
         failed = [(job, outcome) for job, outcome in ends if outcome.state == "failed"]
         if failed:
             raise UserError(f"{len(failed)} of {total} jobs failed; the same command runs only them again")

@@ -1,7 +1,9 @@
 """Import what every job imports, in the server that forks them. A job whose process is new imports it by itself."""
 
+import atexit
 import contextlib
 import gc
+import os
 from importlib import import_module
 
 gc.disable()
@@ -12,5 +14,6 @@ with contextlib.suppress(Exception):  # a job reports what cannot be imported
         "torch._dynamo",  # the first step of an optimizer imports it
     ):  # fmt: skip
         import_module(name)
+atexit.register(os._exit, 0)  # the server has nothing to save, and deleting torch's objects takes a second
 gc.freeze()  # no fork searches these objects, which would copy them
 gc.enable()
