@@ -7,17 +7,23 @@ from pathlib import Path
 TEMPORARY = ".tmp"
 
 
-def write_atomically(path: Path, content: bytes | memoryview) -> None:
+def write_atomically(path: Path, content: bytes | memoryview, sync: bool = True) -> None:
     """Write beside the file, flush to disk, and rename.
+
+    Args:
+        sync: wait until the content is on the disk. Without it, a power failure may leave an empty file.
 
     Raises:
         OSError: with ``path`` as its file name. The previous content is still there.
     """
-    write_all({path: content})
+    write_all({path: content}, sync)
 
 
-def write_all(contents: Mapping[Path, bytes | memoryview]) -> None:
+def write_all(contents: Mapping[Path, bytes | memoryview], sync: bool = True) -> None:
     """Write several files. None of them is replaced until all are on the disk.
+
+    Args:
+        sync: as in ``write_atomically``.
 
     Raises:
         OSError: with the path of the file. The previous contents are still there, unless a rename failed.
@@ -30,13 +36,14 @@ def write_all(contents: Mapping[Path, bytes | memoryview]) -> None:
                 with temporary[path].open("wb") as file:
                     file.write(content)
                     file.flush()
-                    os.fsync(file.fileno())
+                    if sync:
+                        os.fsync(file.fileno())
             for path in contents:
                 temporary[path].replace(path)
         finally:
             for leftover in temporary.values():
                 leftover.unlink(missing_ok=True)
-        for directory in {path.parent for path in contents}:
+        for directory in {path.parent for path in contents} if sync else ():
             _sync_directory(directory)
     except OSError as error:
         error.filename, error.filename2 = str(path), None

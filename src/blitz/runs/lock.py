@@ -12,6 +12,7 @@ from pathlib import Path
 from blitz.errors import UserError
 
 NAME = ".lock"
+ATTEMPTS = 5  # with 20 ms between them: ``is_held`` of another process may have the lock for some microseconds
 UNSUPPORTED = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)  # errors of file systems without locks
 BUSY = (errno.EAGAIN, errno.EACCES, errno.EDEADLK)
 
@@ -45,6 +46,25 @@ def hold(directory: Path) -> Iterator[None]:
             os.close(file)
 
 
+def is_held(directory: Path) -> bool:
+    """Return whether a process holds the lock of a directory. Create and remove no file.
+
+    Return False if its file system has no locks.
+    """
+    try:
+        file = os.open(directory / NAME, os.O_RDWR if sys.platform == "win32" else os.O_RDONLY)
+    except OSError:  # there is no lock, or it belongs to a user whose files cannot be read
+        return False
+    try:
+        _lock(file, shared=True)
+        _unlock(file)  # a fork of this process may have a copy of the descriptor
+    except OSError as error:
+        return error.errno in BUSY
+    finally:
+        os.close(file)
+    return False
+
+
 def _acquire(path: Path) -> int:
     """Return the descriptor of the locked file."""
     while True:
@@ -59,7 +79,7 @@ def _acquire(path: Path) -> int:
 
 def _lock_or_refuse(file: int, path: Path) -> None:
     try:
-        _lock(file)
+        _lock_or_retry(file)
     except OSError as error:
         if error.errno in UNSUPPORTED:
             warning = "its file system has no locks; make sure that no other process uses this directory"
@@ -71,19 +91,41 @@ def _lock_or_refuse(file: int, path: Path) -> None:
         raise UserError(f"{path.parent} is in use by {_holder(path)}; wait for it, or end it first") from None
 
 
+def _lock_or_retry(file: int) -> None:
+    for _ in range(ATTEMPTS - 1):
+        try:
+            _lock(file)
+        except OSError as error:
+            if error.errno not in BUSY:
+                raise
+            time.sleep(0.02)
+        else:
+            return
+    _lock(file)
+
+
 if sys.platform == "win32":
     import msvcrt
 
-    def _lock(file: int) -> None:
+    def _lock(file: int, shared: bool = False) -> None:
+        """Lock the file. There are no shared locks on Windows."""
         os.lseek(file, 2**30, os.SEEK_SET)  # nobody can read locked bytes on Windows: lock one beyond the text
         msvcrt.locking(file, msvcrt.LK_NBLCK, 1)
         os.lseek(file, 0, os.SEEK_SET)
 
+    def _unlock(file: int) -> None:
+        os.lseek(file, 2**30, os.SEEK_SET)
+        msvcrt.locking(file, msvcrt.LK_UNLCK, 1)
+
 else:
     import fcntl
 
-    def _lock(file: int) -> None:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    def _lock(file: int, shared: bool = False) -> None:
+        """Lock the file. Several processes can hold a shared lock."""
+        fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+
+    def _unlock(file: int) -> None:
+        fcntl.flock(file, fcntl.LOCK_UN)
 
     def _release_in_child() -> None:
         while _held:

@@ -7,8 +7,6 @@ import sys
 from importlib import metadata
 from typing import Any
 
-import torch
-
 from blitz.config.paths import PROJECT
 
 PACKAGES = (
@@ -26,6 +24,8 @@ PACKAGES = (
 
 def environment() -> dict[str, Any]:
     """Return the entries of ``environment.json`` about this process and machine."""
+    import torch  # here, because a run directory can be read without it
+
     return {
         "command": sys.argv,
         "python": platform.python_version(),
