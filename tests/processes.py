@@ -31,11 +31,12 @@ EVAL = "from blitz.eval import main; main()"
 TRAIN_WITH_FORKED_RANKS = f"from tests.processes import fork_ranks; fork_ranks(); {TRAIN}"
 ENVIRONMENT = {"PYTHONPATH": os.pathsep.join((str(PROJECT), str(PROJECT / "src")))}
 IMPORTED = (
-    "blitz.callback.last_checkpoint", "blitz.callback.progress", "blitz.callback.resumable_loader", "blitz.cli.app",
-    "blitz.data.augment", "blitz.data.digits", "blitz.data.image_folder", "blitz.eval", "blitz.logger.csv",
-    "blitz.logger.tensorboard", "blitz.model.net", "blitz.runs.resume", "blitz.sweep.launcher", "blitz.task.classify",
-    "blitz.terminal", "blitz.train", "blitz.training.build", "blitz.training.rehearsal", "blitz.training.results",
-    "blitz.training.tune", "tests.conftest",
+    "blitz.callback.last_checkpoint", "blitz.callback.progress", "blitz.callback.progress_file",
+    "blitz.callback.resumable_loader", "blitz.cli.app", "blitz.data.augment", "blitz.data.digits",
+    "blitz.data.image_folder", "blitz.eval", "blitz.logger.csv", "blitz.logger.tensorboard", "blitz.model.net",
+    "blitz.runs.resume", "blitz.sweep.launcher", "blitz.task.classify", "blitz.terminal", "blitz.train",
+    "blitz.training.build", "blitz.training.rehearsal", "blitz.training.results", "blitz.training.tune",
+    "tests.conftest",
 )  # fmt: skip
 SERVER = "from tests.processes import serve; serve()"
 

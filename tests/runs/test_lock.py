@@ -87,6 +87,34 @@ def _is_free(directory):
         return False
 
 
+def test_state_of_the_lock_is_read_without_a_change(tmp_path):
+    assert not lock.is_held(tmp_path)
+    assert not lock.is_held(tmp_path / "absent")
+    assert contents(tmp_path) == {}
+    with holder(tmp_path) as process:
+        before = contents(tmp_path)
+        assert lock.is_held(tmp_path)
+        assert contents(tmp_path) == before
+        process.kill()
+        process.wait()
+        assert not lock.is_held(tmp_path)
+        assert contents(tmp_path) == before, "the dead process left its file"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no shared locks")
+def test_reading_the_state_of_the_lock_refuses_nobody(tmp_path):
+    """A reader has the lock for some microseconds. Other readers share it, and a run waits for it."""
+    (tmp_path / lock.NAME).touch()
+    reader = os.open(tmp_path / lock.NAME, os.O_RDONLY)
+    lock._lock(reader, shared=True)
+    assert not lock.is_held(tmp_path)
+    release = threading.Timer(0.03, os.close, [reader])
+    release.start()
+    with lock.hold(tmp_path):
+        assert lock.is_held(tmp_path)
+    release.join()
+
+
 def _acquire_repeatedly(directory, counts, seconds):
     end, inside = time.monotonic() + seconds, 0
     while time.monotonic() < end:

@@ -68,9 +68,7 @@ def test_failures_are_listed_at_the_end_with_their_logs(sweep):
         log = re.search(r"see (\S+output\.log)$", line)
         assert log, line
         assert (directory.parent / log[1]).exists() or os.path.exists(log[1])
-    assert first.stderr.splitlines()[-1] == (
-        "blitz-train: 5 of 6 jobs failed; the same command runs only them again"
-    )
+    assert first.stderr.splitlines()[-1] == ("blitz-train: 5 of 6 jobs failed; the same command runs only them again")
 
 
 def test_same_command_runs_only_what_failed(sweep):
@@ -144,7 +142,9 @@ def test_killed_sweep_leaves_no_process_and_is_completed_by_the_same_command(tmp
 
 
 def test_ctrl_c_saves_the_running_jobs(tmp_path):
-    command = arguments(tmp_path / "sweep", SABOTAGE, "+callback.sabotage.how=slow", "seed=1,2,3", "trainer.max_epochs=9")
+    command = arguments(
+        tmp_path / "sweep", SABOTAGE, "+callback.sabotage.how=slow", "seed=1,2,3", "trainer.max_epochs=9"
+    )
     process = processes.start(FORKED, *command, "hydra.launcher.n_jobs=2")
     saved = (tmp_path / "sweep").glob
     wait_for(lambda: len(list(saved("*/checkpoints/resume.ckpt"))) == 2)
@@ -174,7 +174,9 @@ def test_two_sweeps_of_different_configs_share_nothing_and_an_edit_makes_new_job
     """The digest in the name of a job tells an edited config from the one that ran."""
     names = []
     for lr in (0.1, 0.2):
-        monkeypatch.setattr(sys, "argv", ["blitz-train", *arguments(tmp_path / "sweep", "seed=1,2", f"optimizer.lr={lr}")])
+        monkeypatch.setattr(
+            sys, "argv", ["blitz-train", *arguments(tmp_path / "sweep", "seed=1,2", f"optimizer.lr={lr}")]
+        )
         names.append(_names_of_jobs(monkeypatch))
     assert not set(names[0]) & set(names[1])
     assert [name[:7] for name in names[0]] == ["seed-1-", "seed-2-"]

@@ -11,7 +11,9 @@ per_class.csv, confusion.csv  tables of the task; an image classifier writes the
 reconstructions.png           files of the task; an autoencoder writes this one
 metrics.json                  the final metrics: training of the last epoch, validation and test of the tested
                               checkpoint; a run is finished if this file exists
+progress.json                 how far the training is: epoch, optimized metric, seconds and samples
 error.txt                     the traceback of a run that failed
+status.json                   of a job of a sweep that did not finish: its state and the reason
 ============================  =================================================================
 """
 

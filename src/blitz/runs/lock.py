@@ -92,13 +92,16 @@ def _lock_or_refuse(file: int, path: Path) -> None:
 
 
 def _lock_or_retry(file: int) -> None:
-    for attempt in range(ATTEMPTS):
+    for _ in range(ATTEMPTS - 1):
         try:
-            return _lock(file)
+            _lock(file)
         except OSError as error:
-            if error.errno not in BUSY or attempt == ATTEMPTS - 1:
+            if error.errno not in BUSY:
                 raise
             time.sleep(0.02)
+        else:
+            return
+    _lock(file)
 
 
 if sys.platform == "win32":

@@ -24,7 +24,7 @@ PACKAGES = (
 
 def environment() -> dict[str, Any]:
     """Return the entries of ``environment.json`` about this process and machine."""
-    import torch  # here, because a sweep and a comparison of runs read run directories without it
+    import torch  # here, because a run directory can be read without it
 
     return {
         "command": sys.argv,

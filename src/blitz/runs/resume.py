@@ -19,7 +19,13 @@ from blitz.runs.metadata import environment, uncommitted
 from blitz.runs.overrides import may_change_on_resume, move
 from blitz.runs.reproduce import changes, comparable
 
-RESULTS = ("metrics.json", "per_class.csv", "confusion.csv", "error.txt")  # files of a run that has ended
+RESULTS = (
+    "metrics.json",
+    "per_class.csv",
+    "confusion.csv",
+    "error.txt",
+    "status.json",
+)  # files of a run that has ended
 
 
 class Resumable(NamedTuple):
