@@ -38,8 +38,8 @@ WITHOUT_LIGHTNING = {"model", "optimizer", "config", "process.random_state", "pr
                      "data.transforms", "data.augment", "data.per_image", "data.seeding", "data.loader",
                      "errors"}  # fmt: skip
 WITHOUT_TORCH_AT_IMPORT = {"errors", "config", "cli", "process.ranks", "process.signals", "runs.overrides", "runs.lock",
-                           "runs.compatibility", "runs.folder", "runs.metadata", "runs.reproduce", "runs.status", "sweep",
-                           "terminal", "train", "eval"}  # fmt: skip
+                           "runs.compatibility", "runs.folder", "runs.metadata", "runs.reproduce", "runs.status",
+                           "sweep", "terminal", "train", "eval"}  # fmt: skip
 FILES = sorted(SRC.rglob("*.py"))
 MODULES = {path: ".".join(path.relative_to(SRC).with_suffix("").parts).removesuffix(".__init__") for path in FILES}
 

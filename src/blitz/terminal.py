@@ -190,6 +190,8 @@ def show_sweep(jobs: Sequence[Sequence[str]], directories: Sequence[Path], state
 
 def _results(run: Run) -> dict[str, str]:
     """Return ``optimized_metric`` of a finished run and, if there is one, that metric of its test, as text."""
+    if not (run.path / "config.yaml").exists():  # a sweep of another task than blitz-train's
+        return {}
     metrics, optimized = run.metrics or {}, str(run.config.get("optimized_metric"))
     values = {name: metrics.get(name) for name in (optimized, f"test/{optimized.partition('/')[2]}")}
     return {name: metric_text(name, value) for name, value in values.items() if value is not None}

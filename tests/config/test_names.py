@@ -71,6 +71,14 @@ def test_run_directory(tmp_path):
         run_directory("auto", None, [], "logs/runs", "NOW")
 
 
+def test_override_that_refers_to_the_directory_itself():
+    cfg = OmegaConf.create(
+        {"run_dir": "${run_directory:null,null,${task},logs/runs,NOW}", "task": ["a.b=${run_dir}/x"]}
+    )
+    OmegaConf.register_new_resolver("run_directory", run_directory, replace=True)
+    assert cfg.run_dir == "logs/runs/NOW_b-run_dir-x"
+
+
 @pytest.mark.parametrize("name", ["a/b", "..", "a b", "", "x" * 200])
 def test_name_that_is_no_directory_name(name):
     assert checked_name("my_run-1.2") == "my_run-1.2"

@@ -56,7 +56,7 @@ def run_directory(resume: str | None, name: str | None, overrides: Sequence[str]
         return str(existing_run("resume", str(resume)))
     if name is not None:
         return f"{parent}/{checked_name(name)}"
-    named = [text for text in overrides if text.lstrip("+~").partition("=")[0] not in NOT_IN_NAMES]
+    named = [text for text in _texts(overrides) if text.lstrip("+~").partition("=")[0] not in NOT_IN_NAMES]
     return f"{parent}/{'_'.join(filter(None, (now, overrides_name(named))))}"
 
 
@@ -74,14 +74,24 @@ def sweep_directory(
     Raises:
         UserError: the sweep would resume a single run, or ``name`` is not a name.
     """
+    overrides = _texts(overrides)
     for text in overrides:
         if text.lstrip("+").startswith("resume="):
             raise UserError(f"{text}: a sweep cannot resume a single run; leave out -m")
     if name is not None:
         return f"{parent}/{checked_name(name)}"
-    space = [f"{key}={value}" for key, value in (params or {}).items()]
+    space = [f"{key}={value}" for key, value in _plain(params or {}).items()]
     names = overrides_name([*swept_overrides(overrides), *space]) or "sweep"
     return f"{parent}/{names}-{digest(_root_, sorted([*overrides, *space]))}"
+
+
+def _plain(node: Any) -> Any:
+    """Return a config node as it is written. An override may hold an interpolation that leads back to here."""
+    return OmegaConf.to_container(node) if OmegaConf.is_config(node) else node
+
+
+def _texts(overrides: Sequence[str]) -> list[str]:
+    return list(_plain(overrides))
 
 
 def swept_overrides(overrides: Sequence[str]) -> list[str]:

@@ -3,8 +3,11 @@
 import os
 import pickle
 from pathlib import Path
+from typing import Any
 
-from hydra.core.utils import JobStatus, run_job, setup_globals
+from hydra import version
+from hydra.core.utils import run_job, setup_globals
+from hydra.types import HydraContext, TaskFunction
 from omegaconf import open_dict
 
 from blitz.config.schema import register
@@ -14,13 +17,18 @@ from blitz.runs.status import STATUS
 from blitz.sweep.job import OUTPUT, Outcome
 
 
+def pickled_work(context: HydraContext, task: TaskFunction) -> bytes:
+    """Return the task and the context that all jobs of a sweep share."""
+    return pickle.dumps((context, task))
+
+
 def run_attempt(work: bytes, config: bytes, path: Path) -> Outcome:
     """Run a job, or resume it if its directory holds a run, and return its outcome.
 
     What it prints is added to ``output.log``.
 
     Args:
-        work: pickled Hydra context and task.
+        work: from ``pickled_work``.
         config: pickled config of the job.
         path: the directory of the job.
 
@@ -35,6 +43,7 @@ def run_attempt(work: bytes, config: bytes, path: Path) -> Outcome:
         torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))  # a fork has imported torch before it was set
     context, task = pickle.loads(work)
     cfg = pickle.loads(config)
+    version.setbase(cfg.hydra.runtime.version_base)
     path.mkdir(parents=True, exist_ok=True)
     if (path / "error.txt").exists():
         (path / "metrics.json").unlink(missing_ok=True)  # they were not finite
@@ -44,13 +53,18 @@ def run_attempt(work: bytes, config: bytes, path: Path) -> Outcome:
         with open_dict(cfg):
             cfg.resume = str(path)
     ranks.redirect_output(path / OUTPUT)
-    job = run_job(task, cfg, "hydra.sweep.dir", "hydra.sweep.subdir", context)
-    if job.status is JobStatus.COMPLETED:
+    errors: list[Exception] = []
+
+    def call(cfg: Any) -> Any:
+        try:
+            return task(cfg)
+        except Exception as error:
+            errors.append(error)
+            raise
+
+    job = run_job(call, cfg, "hydra.sweep.dir", "hydra.sweep.subdir", context)
+    if not errors:
         return Outcome("done", job.return_value)
-    try:
-        job.return_value  # noqa: B018 raises the exception of the job
-    except PrunedError as pruned:
-        return Outcome("pruned", reason=str(pruned))
-    except Exception as error:
-        return Outcome("failed", reason=str(error))
-    raise AssertionError("a job that failed returns an exception")
+    outcome = Outcome("pruned" if isinstance(errors[0], PrunedError) else "failed", reason=str(errors[0]))
+    print(f"{outcome.state}: {outcome.reason}", flush=True)
+    return outcome

@@ -122,7 +122,7 @@ class ProcessLauncher(JobLauncher):
             if value is not None and not (isinstance(value, int) and value > 0):
                 raise UserError(f"hydra.launcher.{name}={value}: not a valid value; expected a whole number >= 1")
         if timeout is not None and not timeout > 0:
-            raise UserError(f"hydra.launcher.timeout={timeout}: not a valid value; expected seconds > 0, or null")
+            raise UserError(f"hydra.launcher.timeout={timeout:g}: not a valid value; expected seconds > 0, or null")
         self.n_jobs, self.jobs_per_gpu, self.timeout = n_jobs, jobs_per_gpu, timeout
 
     def executor(self, config: DictConfig, total: int) -> Executor:

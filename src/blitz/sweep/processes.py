@@ -23,6 +23,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
 from blitz.process import ranks, signals
+from blitz.sweep.attempt import pickled_work, run_attempt
 from blitz.sweep.job import Job, Outcome
 
 GRACE = 10.0  # seconds that a job has to save its state before it is killed
@@ -64,7 +65,7 @@ class ProcessExecutor:
     def __init__(
         self, context: HydraContext, task: TaskFunction, find_places: Callable[[], Places], timeout: float | None
     ) -> None:
-        self._work = pickle.dumps((context, task))
+        self._work = pickled_work(context, task)
         self._find_places = find_places
         self._timeout = timeout
         self._running: dict[int, _Running] = {}  # by the place in which a job runs
@@ -219,15 +220,13 @@ def run_in_process(
     """Run one job in this new process, send its outcome, and write what it prints to ``output.log``.
 
     Args:
-        work: pickled Hydra context and task.
+        work: from ``attempt.pickled_work``.
         start_method: for the processes of the job: workers of a loader would import torch again if they were spawned.
     """
     multiprocessing.set_start_method(start_method, force=True)
     ranks.exit_with_parent()
     signals.ignore_all_but_sigterm()  # the sweep forwards Ctrl-C, which a terminal sends to all processes
     os.environ.update(environment)
-    from blitz.sweep.attempt import run_attempt
-
     with signals.exit_on_signals():
         signals.unblock()
         outcome = run_attempt(work, config, path)
