@@ -57,7 +57,7 @@ def test_failed_jobs_do_not_stop_the_others(sweep):
     assert first.returncode == 1
     assert states.pop("none").state == "done"
     assert {status.state for status in states.values()} == {"failed"}
-    assert states["raise"].reason.startswith("RuntimeError: sabotaged (sabotage.py:")
+    assert states["raise"].reason.startswith("RuntimeError: sabotaged (")
     assert states["kill"].reason == "its process was killed by SIGKILL; out of memory?"
     assert states["segfault"].reason == "its process was killed by SIGSEGV"
     assert states["hang"].reason == "stopped after hydra.launcher.timeout=1000 seconds"
