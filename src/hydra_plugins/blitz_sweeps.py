@@ -50,8 +50,8 @@ class SlurmLauncherConf:
     gpus_per_node: int | None = None
     cpus_per_task: int | None = None
     mem_gb: float | None = None
-    additional_parameters: dict[str, Any] = field(default_factory=dict)  # other options of sbatch: {mail-type: END}
-    setup: list[str] = field(default_factory=list)  # lines of shell before the job: ["module load cuda"]
+    additional_parameters: Any = None  # other options of sbatch: {mail-type: END}
+    setup: list[str] | None = None  # lines of shell before the job: ["module load cuda"]
 
 
 @dataclass

@@ -58,7 +58,7 @@ class Attempt(Checkpointable):
         self.work, self.job, self.sweep = work, job, sweep
 
     def __call__(self) -> Outcome:
-        logging.getLogger("submitit").setLevel(logging.WARNING)  # its other lines would end up in the job's output
+        logging.getLogger("submitit").setLevel(logging.ERROR)  # other lines would end up in the output of the job
         started = time.monotonic()
         stopped = threading.Event()
         try:
@@ -101,6 +101,7 @@ def _queue_again() -> Outcome:
 
     Return the outcome if that is not possible.
     """
+    print("the job is queued again, to resume", flush=True)
     try:
         signal.raise_signal(signal.Signals[f"SIG{submitit.JobEnvironment.USR_SIG}"])
     except UncompletedJobError:
@@ -222,9 +223,10 @@ class SlurmExecutor:
         try:
             with _keep_from_children(signal.SIGINT, signal.SIGHUP):  # Ctrl-C must not end sbatch
                 handle: submitit.Job[Outcome] = self._submitter.submit(Attempt(self._work, job))
-        except FailedJobError as error:  # the lines of sbatch follow submitit's own
-            lines = [line for line in str(error).splitlines() if line.startswith("sbatch: ")] or [reason(error)]
-            raise UserError(f"hydra.launcher: SLURM refused a job: {lines[0]}") from error
+        except FailedJobError as error:
+            lines = [line for line in str(error).splitlines() if line.startswith("sbatch: ")]
+            why = lines[0] if lines else "sbatch printed no reason"
+            raise UserError(f"hydra.launcher: SLURM refused a job: {why}") from error
         write_atomically(job.path / JOB_ID, f"{handle.job_id}\n".encode())
         return handle
 
