@@ -60,9 +60,8 @@ class SubmititLocalLauncherConf:
 
     _target_: str = "hydra_plugins.blitz_sweeps.SubmititLocalLauncher"
     n_jobs: int = 1  # jobs at the same time
-    timeout_min: int = 240  # as for SLURM, like the next two
+    timeout_min: int = 240  # as for SLURM, like the next one
     signal_delay_s: int = 90
-    max_num_timeout: int = 10
     gpus_per_node: int | None = None
 
 

@@ -1,5 +1,6 @@
 """Sweeps through submitit: on a stand-in for a SLURM cluster, and with submitit's local executor."""
 
+import io
 import os
 import re
 import signal
@@ -9,10 +10,12 @@ import time
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from blitz.runs.status import read_status
 from blitz.sweep import cluster as sweep_cluster
 from blitz.sweep.cluster import JOB_ID, SlurmExecutor
+from blitz.sweep.display import Display
 from blitz.sweep.job import Job
 from tests import processes
 from tests.cluster import Cluster
@@ -83,7 +86,7 @@ def test_sweep_on_a_cluster_outlives_its_process_and_its_jobs_are_requeued(clust
         re.findall(r"^(queued|started|failed) +how=(\w+)", out.read_text(), re.MULTILINE).count(("failed", "raise"))
         == 1
     )
-    assert "how=slow: it reached its time limit more often than hydra.launcher.max_num_timeout" in err.read_text()
+    assert "how=slow: it reached its time limit too often (hydra.launcher.max_num_timeout)" in err.read_text()
     assert err.read_text().splitlines()[-1] == "blitz-train: 2 of 2 jobs failed; the same command runs only them again"
     assert read_status(job_of(sweep, "raise")).reason.startswith("RuntimeError: sabotaged (")
 
@@ -256,3 +259,17 @@ def test_local_jobs_end_with_their_sweep(number, status, cluster, tmp_path):
     wait_for(lambda: read_status(run).state == "interrupted", 5)  # its other threads may end later
     if number == signal.SIGINT:
         assert "interrupted" in out.read_text()
+
+
+def test_table_tells_queued_jobs_from_running_ones(tmp_path):
+    jobs = [Job(n, [], f"lr=0.{n}", tmp_path / str(n), None, queued=True) for n in range(2)]
+    console = Console(width=80, height=20, force_terminal=True, color_system=None, file=io.StringIO())
+    display = Display(3, console)
+    for job in jobs:
+        display.start(job)
+    jobs[1].queued = False
+    display.refresh(force=True)
+    console.print(display._table())
+    text = console.file.getvalue()
+    assert re.findall(r"lr=0\.(\d) +(queued)?", text) == [("1", ""), ("0", "queued")]
+    assert "3 jobs: 1 running, 1 queued, 1 waiting" in text

@@ -8,6 +8,7 @@ import contextlib
 import getpass
 import logging
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -105,7 +106,9 @@ def _queue_again() -> Outcome:
     try:
         signal.raise_signal(signal.Signals[f"SIG{submitit.JobEnvironment.USR_SIG}"])
     except UncompletedJobError:
-        return Outcome("failed", reason="it reached its time limit more often than hydra.launcher.max_num_timeout")
+        return Outcome(
+            "failed", reason="it reached its time limit too often (hydra.launcher.max_num_timeout); it can resume"
+        )
     except (OSError, subprocess.SubprocessError) as error:
         return Outcome("interrupted", reason=f"it was saved, but SLURM did not queue it again: {reason(error)}")
     raise AssertionError("submitit's handler ends the process")
@@ -210,7 +213,7 @@ class SlurmExecutor:
         """Say how to find the jobs that stay on the cluster, and how to cancel them."""
         self._leave()
         if self._left:
-            ids = f"{shorten(self._folder.parent)}/*/{JOB_ID}"
+            ids = f"{shlex.quote(shorten(self._folder.parent))}/*/{JOB_ID}"
             print(
                 f"{len(self._left)} jobs stay in SLURM's queue, where they save, resume and end by themselves\n"
                 f"to wait for them: the same command\nto save and cancel them: scancel $(cat {ids})",

@@ -150,14 +150,9 @@ class SubmititLocalLauncher(SubmititLauncher):
     """Start jobs on this machine through submitit, to try a sweep before it goes to a cluster. They end with it."""
 
     def __init__(
-        self,
-        n_jobs: int = 1,
-        timeout_min: int = 240,
-        signal_delay_s: int = 90,
-        max_num_timeout: int = 10,
-        gpus_per_node: int | None = None,
+        self, n_jobs: int = 1, timeout_min: int = 240, signal_delay_s: int = 90, gpus_per_node: int | None = None
     ) -> None:
-        super().__init__(n_jobs, timeout_min, signal_delay_s, max_num_timeout, gpus_per_node)
+        super().__init__(n_jobs, timeout_min, signal_delay_s, 5, gpus_per_node)  # submitit starts a job six times
         self.slots = n_jobs
         self.parameters |= {"signal_delay_s": signal_delay_s, "stderr_to_stdout": True}
 
