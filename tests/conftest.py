@@ -26,7 +26,7 @@ TESTS = Path(__file__).parent
 SLOW = (
     "runs/test_resume.py", "callback/test_last_checkpoint.py", "scripts/test_fuzz.py", "device/test_ddp.py",
     "cli/test_errors.py", "runs/test_overrides.py", "test_train.py", "cli/test_app.py", "test_contributing.py",
-    "test_doctor.py", "scripts/test_resume_script.py", "sweep/test_launcher.py",
+    "test_doctor.py", "scripts/test_resume_script.py", "sweep/test_launcher.py", "sweep/test_cluster.py",
 )  # fmt: skip
 OVERRIDES = ("device=cpu", *QUICK, "seed=1", "schedule=constant", "optimizer=sgd", "optimizer.lr=0.01")
 

@@ -175,6 +175,7 @@ def _pipe() -> tuple[IO[str], int]:
 
 class _Server:
     def __init__(self) -> None:
+        self._lock = threading.Lock()
         self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             self._process = subprocess.Popen(
@@ -183,8 +184,9 @@ class _Server:
             )  # fmt: skip
 
     def ask(self, request: Mapping[str, Any], files: list[int] | None = None) -> str:
-        socket.send_fds(self._socket, [json.dumps(request).encode()], files or [])
-        answer = self._socket.recv(100)
+        with self._lock:
+            socket.send_fds(self._socket, [json.dumps(request).encode()], files or [])
+            answer = self._socket.recv(100)
         assert answer, "the server has ended"
         return answer.decode()
 

@@ -132,3 +132,13 @@ def test_malformed_variables_of_a_launcher(variables, message, monkeypatch):
         monkeypatch.setenv(name, value)
     with pytest.raises(UserError, match=message):
         ranks.launched()
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system has no affinity")
+def test_cores_are_those_that_a_scheduler_grants():
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(before)})
+    try:
+        assert ranks.num_cores() == 1
+    finally:
+        os.sched_setaffinity(0, before)

@@ -39,11 +39,12 @@ def compose(config_name: str, overrides: Sequence[str]) -> dict[str, Any]:
 def refused(config_name: str, arguments: Sequence[str]) -> tuple[Override, list[str]] | None:
     """Return the first override that cannot be composed, and the overrides before it. Return None if all can be.
 
-    Choices of groups come first, because other overrides refer to their keys.
+    Choices of groups come first, because other overrides refer to their keys. Those with several values are left out.
     """
     directories = [as_hydra_text(f"file://{path.absolute()}") for path in config_dirs(arguments)]
     accepted = [f"hydra.searchpath=[{','.join(directories)}]"] if directories else []
-    for override in sorted(parse(arguments), key=lambda override: not (CONFIGS / override.key_or_group).is_dir()):
+    single = [override for override in parse(arguments) if not override.is_sweep_override()]
+    for override in sorted(single, key=lambda override: not _is_group(override.key_or_group)):
         text = str(override.input_line)
         try:
             compose(config_name, [*accepted, text])
@@ -51,3 +52,7 @@ def refused(config_name: str, arguments: Sequence[str]) -> tuple[Override, list[
             return override, accepted
         accepted.append(text)
     return None
+
+
+def _is_group(key: str) -> bool:
+    return "/" in key or (CONFIGS / key).is_dir()  # Hydra's own groups, such as hydra/launcher, are not in configs/

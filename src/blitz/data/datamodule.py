@@ -2,7 +2,6 @@
 
 import hashlib
 import math
-import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from blitz.data.loader import Images, Loader, Split
 from blitz.data.per_image import PerImage
 from blitz.data.transforms import Transform, stratified_split
 from blitz.errors import UserError
+from blitz.process.ranks import num_cores
 
 LOADERS = ("auto", "device", "workers")
 MAX_WORKERS = 256
@@ -62,7 +62,7 @@ class Batching:
     @property
     def workers(self) -> int:
         """Number of worker processes on a machine."""
-        return (os.cpu_count() or 1) if self.num_workers is None else self.num_workers
+        return num_cores() if self.num_workers is None else self.num_workers
 
 
 TRANSFORM_KEYS = ("channels", "image_size", "fit", "mean", "std")

@@ -153,9 +153,14 @@ def run(work: Callable[[], Any], count: int, log_dir: Path, explain: Callable[[B
 
 
 def _variables(count: int, rendezvous_file: Path) -> dict[str, str]:
-    threads = os.environ.get("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // count)))
+    threads = os.environ.get("OMP_NUM_THREADS", str(max(1, num_cores() // count)))
     shared = {"WORLD_SIZE": str(count), "GROUP_RANK": "0", "OMP_NUM_THREADS": threads}
     return shared | {RENDEZVOUS_FILE: str(rendezvous_file), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"}
+
+
+def num_cores() -> int:
+    """Return the number of CPU cores that this process may use. A scheduler may grant fewer than the machine has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _start(

@@ -3,6 +3,7 @@
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -20,7 +21,14 @@ from blitz.sweep.job import Job, Outcome
 from blitz.terminal import metric_text
 
 REFRESH_SECONDS = 0.5
-COLORS = {"done": "green", "failed": "red", "interrupted": "yellow", "pruned": "yellow"}
+COLORS = {"done": "green", "failed": "red", "interrupted": "yellow", "pruned": "yellow", "running": "cyan"}
+
+
+@dataclass
+class _Row:
+    job: Job
+    queued: bool
+    since: float = field(default_factory=time.monotonic)
 
 
 class Display:
@@ -35,7 +43,7 @@ class Display:
         self.total = total
         self.counts: dict[str, int] = {}
         self.num_run = 0  # jobs that were not done before
-        self._running: dict[str, tuple[Job, float]] = {}
+        self._running: dict[str, _Row] = {}
         self._seconds: list[float] = []  # of the jobs that ran to their end
         self._slots = 0  # most jobs that ran at the same time
         self._drawn = 0.0
@@ -51,10 +59,8 @@ class Display:
         self._live.stop()
 
     def start(self, job: Job) -> None:
-        self._running[job.path.name] = (job, time.monotonic())
+        self._show_state(job)
         self._slots = max(self._slots, len(self._running))
-        if not self.console.is_terminal:
-            self._print(f"{'started':<12}{escape(job.label)}")
         self.refresh(force=True)
 
     def end(self, job: Job, outcome: Outcome, was_run: bool) -> None:
@@ -68,10 +74,22 @@ class Display:
             self.refresh(force=True)
 
     def refresh(self, force: bool = False) -> None:
-        """Draw the table of running jobs, if it was not drawn in the last ``REFRESH_SECONDS``."""
+        """Show which jobs a cluster has started or queued again since the last call.
+
+        In a terminal, draw the table of running jobs, if it was not drawn in the last ``REFRESH_SECONDS``.
+        """
+        for row in list(self._running.values()):
+            if row.queued != row.job.queued:
+                self._show_state(row.job)
         if self.console.is_terminal and (force or time.monotonic() - self._drawn > REFRESH_SECONDS):
             self._drawn = time.monotonic()
             self._live.update(self._table(), refresh=True)
+
+    def _show_state(self, job: Job) -> None:
+        """Measure the time from now on and, unless the table shows the state, print it."""
+        self._running[job.path.name] = _Row(job, job.queued)
+        if not self.console.is_terminal:
+            self._print(f"{'queued' if job.queued else 'started':<12}{escape(job.label)}")
 
     def _print(self, line: str) -> None:
         self.console.print(line, soft_wrap=True, highlight=False)
@@ -80,21 +98,25 @@ class Display:
         numbers = [Column(title, justify="right", no_wrap=True) for title in ("epoch", "best", "time", "left")]
         table = Table(Column("running", overflow="ellipsis", no_wrap=True), *numbers, box=box.SIMPLE_HEAD)
         table.caption, table.caption_justify = self._summary(), "left"
-        for job, started in list(self._running.values())[: max(1, self.console.height - 6)]:
-            seconds = time.monotonic() - started
-            progress = read_progress(job.path)
-            table.add_row(escape(job.label), *_progress_cells(progress), _duration(seconds), _left(progress))
+        rows = sorted(self._running.values(), key=lambda row: row.queued)
+        for row in rows[: max(1, self.console.height - 6)]:
+            progress = None if row.queued else read_progress(row.job.path)
+            epoch, best = ("queued", "") if row.queued else _progress_cells(progress)
+            seconds = time.monotonic() - row.since
+            table.add_row(escape(row.job.label), epoch, best, _duration(seconds), _left(progress))
         return table
 
     def _summary(self) -> str:
         ended = sum(self.counts.values())
         waiting = self.total - ended - len(self._running)
-        counts = {**self.counts, "running": len(self._running), "waiting": waiting}
+        started = [row for row in self._running.values() if not row.queued]
+        queued = len(self._running) - len(started)
+        counts = {**self.counts, "running": len(started), "queued": queued, "waiting": waiting}
         text = f"{self.total} jobs: {', '.join(f'{n} {state}' for state, n in counts.items() if n)}"
         if not self._seconds:
             return text
         each = sum(self._seconds) / len(self._seconds)
-        spent = sum(min(each, time.monotonic() - started) for _, started in self._running.values())
+        spent = sum(min(each, time.monotonic() - row.since) for row in started)
         left = (each * (waiting + len(self._running)) - spent) / max(1, self._slots)
         return f"{text}; about {_duration(left)} left"
 

@@ -16,7 +16,7 @@ from omegaconf.errors import OmegaConfBaseException
 from blitz.runs.atomic import write_atomically
 from blitz.runs.status import STATUS, read_status
 
-State = Literal["done", "failed", "interrupted", "pruned"]
+State = Literal["done", "failed", "interrupted", "pruned", "running"]  # running: without this process
 OUTPUT = "output.log"
 
 
@@ -43,6 +43,7 @@ class Job:
         path: its run directory.
         metric: name of the metric that the job returns.
         config: a pickled DictConfig; empty if the job is done already.
+        queued: whether the job waits in the queue of a cluster. Its executor changes this.
     """
 
     number: int
@@ -51,6 +52,7 @@ class Job:
     path: Path
     metric: str | None
     config: bytes = field(repr=False, default=b"")
+    queued: bool = False
 
     @property
     def output(self) -> Path:
@@ -66,7 +68,7 @@ class Job:
 
     def record(self, outcome: Outcome) -> None:
         """Write ``status.json`` if the job did not finish: a killed process leaves no other trace."""
-        if outcome.state != "done":
+        if outcome.state not in ("done", "running"):
             self.path.mkdir(parents=True, exist_ok=True)
             status = {"state": outcome.state, "reason": outcome.reason, "seconds": round(outcome.seconds, 1)}
             write_atomically(self.path / STATUS, (json.dumps(status, indent=2) + "\n").encode())
