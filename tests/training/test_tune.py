@@ -80,18 +80,21 @@ def test_memory_format_stays_on_an_accelerator_unless_it_is_set():
 def test_threads_follow_the_work_in_a_batch(batch_size, threads, monkeypatch):
     """The tutorial's Net has 1.3 MFLOP per image; the machine has four cores."""
     monkeypatch.setattr(tuning, "CORES", 4)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     tune(task(), config(batch_size), on_cpu=True)
     assert torch.get_num_threads() == threads
 
 
 def test_threads_of_the_config_are_used(monkeypatch):
     monkeypatch.setattr(tuning, "CORES", 4)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     tune(task(), config(4, threads=3), on_cpu=True)
     assert torch.get_num_threads() == 3
 
 
 def test_unknown_work_keeps_the_defaults(monkeypatch):
     monkeypatch.setattr(tuning, "CORES", 4)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     unknown = task(transform=None)
     tune(unknown, config(4), on_cpu=True)
     assert torch.get_num_threads() == 4

@@ -13,6 +13,7 @@ metrics.json                  the final metrics: training of the last epoch, val
                               checkpoint; a run is finished if this file exists
 progress.json                 how far the training is: epoch, optimized metric, seconds and samples
 error.txt                     the traceback of a run that failed
+output.log                    what a job of a sweep has printed
 status.json                   of a job of a sweep that did not finish: its state and the reason
 ============================  =================================================================
 """

@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Any
 
 from rich import box
-from rich.console import Console
+from rich.console import Console, Group
 from rich.live import Live
 from rich.markup import escape
 from rich.table import Column, Table
@@ -83,7 +83,7 @@ class Display:
                 self._show_state(row.job)
         if self.console.is_terminal and (force or time.monotonic() - self._drawn > REFRESH_SECONDS):
             self._drawn = time.monotonic()
-            self._live.update(self._table(), refresh=True)
+            self._live.update(Group(self._table(), self._summary()), refresh=True)
 
     def _show_state(self, job: Job) -> None:
         """Measure the time from now on and, unless the table shows the state, print it."""
@@ -97,7 +97,6 @@ class Display:
     def _table(self) -> Table:
         numbers = [Column(title, justify="right", no_wrap=True) for title in ("epoch", "best", "time", "left")]
         table = Table(Column("running", overflow="ellipsis", no_wrap=True), *numbers, box=box.SIMPLE_HEAD)
-        table.caption, table.caption_justify = self._summary(), "left"
         rows = sorted(self._running.values(), key=lambda row: row.queued)
         for row in rows[: max(1, self.console.height - 6)]:
             progress = None if row.queued else read_progress(row.job.path)

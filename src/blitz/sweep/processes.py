@@ -166,7 +166,7 @@ def places(config: DictConfig, total: int, n_jobs: int | None, jobs_per_gpu: int
         None,
     ):
         return Places(n_jobs or 1, threads=None)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = ranks.num_cores()
     gpus = _gpus() if accelerator in ("auto", "cuda", "gpu") else []
     if accelerator == "mps" or (accelerator == "auto" and sys.platform == "darwin"):
         slots = n_jobs or 1
