@@ -17,6 +17,7 @@ Timed are:
 - MNIST: the whole second epoch, with training, validation and checkpoint.
 - a folder of images: until its images are in memory.
 - start-up: a command from its launch to its end, or to the end of its first training step.
+- sweep: the whole command; a single job also saves, tests and writes its results.
 - memory: the peak of a run of one short epoch, with its data.
 
 blitz is built from its config, as ``blitz-train`` builds it, and keeps its metrics, TensorBoard, checkpoints and
@@ -68,6 +69,7 @@ TUTORIAL = ("optimizer=sgd", "optimizer.lr=0.001", "optimizer.momentum=0.9", "sc
 DENSE_NET = ("model._target_=peers.DenseNet", "~model.in_channels", "~model.num_classes", "~model.image_size")
 AUGMENT = tuple(f"+data.augment.{name}._target_=blitz.data.augment.{name}" for name in ("Flip", "Translate", "Cutout"))
 TORCHVISION = (v2.RandomHorizontalFlip(), v2.RandomCrop(32, padding=2, padding_mode="reflect"))  # Flip and Translate
+SHORT = ("device=cpu", "threads=1", "trainer.max_epochs=2")  # runs that a sweep is measured on
 BLITZ = (sys.executable, "-m", "blitz.train")
 STRAIGHTFORWARD = (sys.executable, str(Path(peers.__file__)))
 HYDRA_PEER = (sys.executable, str(Path(peers.__file__).with_name("hydra_peer.py")))
@@ -224,6 +226,7 @@ class Benchmark:
     device: torch.device = field(default_factory=lambda: torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     _splits: dict[Sequence[str], dict[str, Split]] = field(default_factory=dict)
     _files: tempfile.TemporaryDirectory[str] | None = None
+    _finished: tempfile.TemporaryDirectory[str] | None = None
 
     def rows(self) -> list[Row]:
         """Return the rows of the table. Add a row here."""
@@ -323,6 +326,18 @@ class Benchmark:
                     at_least=goal,
                 )
                 for name, command, goal in self.starts()
+            ),
+            Row(
+                "sweep, eight short digits jobs: two at a time / eight commands one after another",
+                partial(self.sweep, "seed=range(8)", "hydra.launcher.n_jobs=2"),
+                partial(self.one_by_one, 8),
+                at_least=3,
+            ),
+            Row(
+                "sweep, 100 finished jobs again: ours / straightforward script, --help",
+                self.finished_sweep,
+                partial(self.command, *STRAIGHTFORWARD, "--help"),
+                at_most=2,
             ),
         ]
 
@@ -538,13 +553,39 @@ class Benchmark:
             (Path(directory) / "first_step.py").write_text(FIRST_STEP)
             path = os.pathsep.join(filter(None, (directory, os.environ.get("PYTHONPATH"))))
             environment = os.environ | {"PYTHONPATH": path}
-            run_dir = [] if command[:2] == STRAIGHTFORWARD else [f"hydra.run.dir={directory}/run"]
+            directories = [f"hydra.run.dir={directory}/run", f"hydra.sweep.dir={directory}/sweep"]
+            named = [text for text in directories if not any(text.partition("=")[0] in other for other in command)]
+            run_dir = [] if command[:2] == STRAIGHTFORWARD else named
             start = time.perf_counter()
             done = subprocess.run([*command, *run_dir], capture_output=True, text=True, env=environment)
             seconds = time.perf_counter() - start
         if done.returncode != status:
             raise RuntimeError(f"{' '.join(command)} ended with {done.returncode}: {done.stderr}")
         return seconds
+
+    def sweep(self, *overrides: str) -> float:
+        """Return the seconds of a sweep over short runs."""
+        return self.command(*BLITZ, "-m", *SHORT, *overrides)
+
+    def one_by_one(self, number: int) -> float:
+        """Return the seconds of the jobs of ``sweep`` as separate commands."""
+        return sum(self.command(*BLITZ, *SHORT, f"seed={seed}") for seed in range(number))
+
+    def finished_sweep(self) -> float:
+        """Return the seconds of a sweep whose 100 jobs are done. The first call runs them."""
+        if self._finished is None:
+            self._finished = tempfile.TemporaryDirectory()
+        command = (
+            *BLITZ,
+            "-m",
+            *SHORT,
+            "trainer.limit_train_batches=1",
+            "seed=range(100)",
+            f"hydra.sweep.dir={self._finished.name}",
+        )
+        if not any(Path(self._finished.name).iterdir()):
+            self.command(*command)
+        return self.command(*command)
 
     @property
     def _channels(self) -> int:
