@@ -8,7 +8,7 @@ import pytest
 from blitz.config.paths import CONFIGS, PROJECT
 
 SRC = PROJECT / "src" / "blitz"
-SCRIPTS = {"train", "eval", "doctor"}  # console scripts
+SCRIPTS = {"train", "eval", "compare", "doctor"}  # console scripts
 TWINS = {
     "data",
     "model",
@@ -39,7 +39,8 @@ WITHOUT_LIGHTNING = {"model", "optimizer", "config", "process.random_state", "pr
                      "errors"}  # fmt: skip
 WITHOUT_TORCH_AT_IMPORT = {"errors", "config", "cli", "process.ranks", "process.signals", "runs.overrides", "runs.lock",
                            "runs.compatibility", "runs.folder", "runs.metadata", "runs.reproduce", "runs.status",
-                           "sweep", "terminal", "train", "eval"}  # fmt: skip
+                           "runs.collect", "runs.compare", "runs.statistics", "runs.table", "runs.plot", "sweep",
+                           "terminal", "train", "eval", "compare"}  # fmt: skip
 FILES = sorted(SRC.rglob("*.py"))
 MODULES = {path: ".".join(path.relative_to(SRC).with_suffix("").parts).removesuffix(".__init__") for path in FILES}
 

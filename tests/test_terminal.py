@@ -1,7 +1,6 @@
 """Lines and tables of the terminal: every line can be copied, and nothing is read as markup."""
 
 import shlex
-import shutil
 import sys
 from pathlib import Path
 
@@ -109,23 +108,6 @@ def test_comparison(lines):
         "differs        m9 is 1, was 2",
         "differs        and 2 more",
     )
-
-
-def test_sweep(lines, finished, tmp_path):
-    good, bad = shutil.copytree(finished, tmp_path / "sweep" / "good"), tmp_path / "sweep" / "bad"
-    bad.mkdir()
-    terminal.show_sweep([["seed=1", "x=[1]"], ["seed=1", "x=[2]"]], [good, bad], ["done", "failed"])
-    printed = lines()
-    val, test = (f"{Run(finished).metrics[name] * 100:.2f}" for name in ("val/acc", "test/acc"))
-    assert any(line.split() == ["job", "val", "acc", "test", "acc", "state"] for line in printed)
-    assert any(line.split() == ["x=[1]", val, "%", test, "%", "done"] for line in printed)
-    assert any(line.split() == ["x=[2]", "n/a", "n/a", "failed"] for line in printed)
-    assert printed[-1] == f"sweep          {tmp_path / 'sweep'}"
-
-
-def test_sweep_of_one_job_names_all_its_overrides(lines, finished):
-    terminal.show_sweep([["seed=1"]], [finished], ["done"])
-    assert any(line.split()[:1] == ["seed=1"] for line in lines())
 
 
 def test_dashboard_command_quotes_paths_with_spaces():

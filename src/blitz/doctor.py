@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
 
-from blitz.cli.arguments import Parser
+from blitz.cli.parser import Parser
 from blitz.errors import UserError
 from blitz.process import signals
 

@@ -4,7 +4,7 @@ import logging
 import shutil
 import sys
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -168,38 +168,6 @@ def show_comparison(comparison: Comparison) -> None:
     show_lines(("differs", line) for line in comparison.differing[:10])
     if len(comparison.differing) > 10:
         show_lines({"differs": f"and {len(comparison.differing) - 10} more"})
-
-
-def show_sweep(jobs: Sequence[Sequence[str]], directories: Sequence[Path], states: Sequence[str]) -> None:
-    """Print for each job the overrides that not all jobs have, its metrics and its state.
-
-    The metrics are ``optimized_metric`` of each job, and the same metric of the test.
-    """
-    shared = set.intersection(*map(set, jobs)) if len(jobs) > 1 else set()
-    metrics = [_results(Run(path)) if state == "done" else {} for path, state in zip(directories, states, strict=True)]
-    names = sorted({name for found in metrics for name in found}, key=lambda name: (name.startswith("test"), name))
-    rows: list[Sequence[str]] = [("job", *(name.replace("/", " ") for name in names), "state")]
-    for overrides, found, state in zip(jobs, metrics, states, strict=True):
-        job = " ".join(override for override in overrides if override not in shared)
-        color = "green" if state == "done" else "red"
-        rows.append((escape(job), *(escape(found.get(name, "n/a")) for name in names), f"[{color}]{state}[/]"))
-    console.print(_table(rows), highlight=False)
-    parent = directories[0].parent
-    show_lines({"dashboard": dashboard_command(parent), "sweep": shorten(parent)})
-
-
-def _results(run: Run) -> dict[str, str]:
-    """Return ``optimized_metric`` of a finished run and, if there is one, that metric of its test, as text."""
-    if not (run.path / "config.yaml").exists():  # a sweep of another task than blitz-train's
-        return {}
-    metrics, optimized = run.metrics or {}, str(run.config.get("optimized_metric"))
-    values = {name: metrics.get(name) for name in (optimized, f"test/{optimized.partition('/')[2]}")}
-    return {name: metric_text(name, value) for name, value in values.items() if value is not None}
-
-
-def metric_text(name: str, value: float) -> str:
-    """Return the value of a metric; an accuracy in percent."""
-    return f"{value * 100:.2f} %" if name.endswith("/acc") else f"{value:.4f}"
 
 
 def dashboard_command(path: Path) -> str:

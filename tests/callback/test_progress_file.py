@@ -45,7 +45,7 @@ class Recorded(ProgressFile):
 
 
 def fit(directory, metric, direction="max", stop_after=math.inf, resume_from=None):
-    progress = Recorded(str(directory / "progress.json"), metric, direction)
+    progress = Recorded(str(directory), metric, direction)
     trainer = Trainer(
         accelerator="cpu", logger=False, enable_progress_bar=False, enable_model_summary=False, max_epochs=EPOCHS,
         enable_checkpointing=False, default_root_dir=directory,
@@ -94,11 +94,17 @@ def test_resumed_run_counts_from_the_checkpoint(metric, stop_after, tmp_path):
 
 
 def test_time_before_a_resume_counts(tmp_path):
-    progress = ProgressFile(str(tmp_path / "progress.json"))
-    progress.load_state_dict({**progress.state_dict(), "seconds": 1000.0})
-    assert progress.seconds == progress.state_dict()["seconds"] == 1000
-    progress.on_train_start(None, None)
-    assert progress.seconds > 1000
+    fit(tmp_path, None)
+    content = json.loads((tmp_path / "progress.json").read_text())
+    (tmp_path / "progress.json").write_text(json.dumps(content | {"seconds": 1000.0, "samples_per_second": 7.0}))
+    (end,) = fit(tmp_path, None, resume_from=tmp_path / "checkpoints" / "resume.ckpt")
+    assert (end["epoch"], end["samples"]) == (EPOCHS, EPOCHS * SAMPLES)
+    assert (end["seconds"], end["samples_per_second"]) == (1000, 7), "there was nothing left to train"
+
+
+def test_state_holds_no_time(tmp_path):
+    """The checkpoint of a resumed run equals that of an uninterrupted one, bit for bit."""
+    assert ProgressFile(str(tmp_path)).state_dict().keys() == {"last", "best", "samples"}
 
 
 def test_undefined_metric_is_valid_json(tmp_path, monkeypatch):
@@ -109,7 +115,7 @@ def test_undefined_metric_is_valid_json(tmp_path, monkeypatch):
 
 
 def test_file_that_cannot_be_written_fails_no_run(tmp_path):
-    progress = ProgressFile(str(tmp_path / "absent" / "progress.json"))
+    progress = ProgressFile(str(tmp_path / "absent"))
     trainer = Trainer(
         accelerator="cpu", logger=False, enable_progress_bar=False, enable_model_summary=False, max_epochs=1,
         enable_checkpointing=False, default_root_dir=tmp_path, callbacks=[progress],

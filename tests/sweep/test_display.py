@@ -7,7 +7,6 @@ import re
 import pytest
 from rich.console import Console
 
-from blitz.sweep import display as module
 from blitz.sweep.display import Display
 from blitz.sweep.job import Job, Outcome
 
@@ -65,8 +64,3 @@ def test_no_color(tmp_path, monkeypatch):
     assert "\x1b[31m" not in show(
         tmp_path.joinpath("other") if tmp_path.joinpath("other").mkdir() else tmp_path / "other"
     )
-
-
-@pytest.mark.parametrize(("seconds", "text"), [(0.4, "0 s"), (59.6, "1:00"), (3600, "1:00:00"), (-1, "0 s")])
-def test_durations(seconds, text):
-    assert module._duration(seconds) == text

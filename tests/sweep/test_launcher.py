@@ -1,6 +1,7 @@
 """Sweeps on real images: jobs that fail in every way, interrupted sweeps, and how TensorBoard shows them."""
 
 import copy
+import csv
 import json
 import os
 import re
@@ -102,7 +103,19 @@ def test_finished_sweep_says_so_and_prints_its_results(sweep):
     assert third.returncode == 0
     assert "started" not in third.stdout
     assert "all 6 jobs are done already" in third.stdout
-    assert len(re.findall(r"how=\w+ +\d+\.\d\d % +\d+\.\d\d % +done", third.stdout)) == 6
+    assert len(re.findall(r"^how-\w+-[0-9a-f]{8} +done .*\d+\.\d\d % ", third.stdout, re.MULTILINE)) == 6
+
+
+def test_results_are_written_to_the_directory_of_the_sweep(sweep):
+    directory, (_, second, _), _, _ = sweep
+    with (directory / "results.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert {row["run"] for row in rows} == {path.name for path in directory.iterdir() if path.is_dir()}
+    best = max(rows, key=lambda row: float(row["val/acc"]))
+    assert rows[0]["val/acc"] == best["val/acc"]
+    assert f"Run: {directory / rows[0]['run']}" in (directory / "best.yaml").read_text()
+    assert "blitz-train" in (directory / "results.md").read_text() or "-m" in (directory / "results.md").read_text()
+    assert re.search(r"^recipe +\S+best\.yaml$", second.stdout, re.MULTILINE)
 
 
 def test_parallel_jobs_equal_single_runs(train, sweep):

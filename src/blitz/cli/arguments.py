@@ -1,14 +1,14 @@
 """Check the command line before Hydra parses it: report a mistake in one line, and keep paths as text."""
 
-import argparse
 import os
 import re
 import sys
 from collections.abc import Sequence
 from dataclasses import fields
 from importlib.metadata import version
-from typing import Any, Never
+from typing import Any
 
+from blitz.cli.parser import Parser
 from blitz.config.checks import did_you_mean
 from blitz.config.paths import NOT_TEXT, as_hydra_text
 from blitz.config.schema import EvalConfig, TrainConfig
@@ -40,13 +40,6 @@ OPTIONS: dict[tuple[str, ...], dict[str, Any]] = {  # Hydra's options; a test co
         "choices": ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath"),
     },
 }
-
-
-class Parser(argparse.ArgumentParser):
-    """A parser that raises ``UserError`` instead of printing its usage and exiting with status 2."""
-
-    def error(self, message: str) -> Never:
-        raise UserError(message.removeprefix("argument "))
 
 
 def prepare(program: str, arguments: Sequence[str]) -> list[str]:

@@ -41,8 +41,8 @@ def read_progress(run_dir: Path) -> dict[str, Any] | None:
     - epoch, max_epochs: finished epochs, and their number at the end; None if there is no limit.
     - metric, last, best: name of the optimized metric, its newest value and its best one; None if there is none.
     - seconds: time of the training with its validations, over all resumes.
-    - samples, samples_per_second: samples of the training, over all resumes; validations do not count. None if the
-      batches have no size.
+    - samples: samples of the training, over all resumes; None if the batches have no size.
+    - samples_per_second: speed of the last process that trained, without its validations.
     """
     return _read_json(run_dir / PROGRESS)
 

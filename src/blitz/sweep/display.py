@@ -16,9 +16,12 @@ from rich.table import Column, Table
 
 from blitz import terminal
 from blitz.config.paths import shorten
+from blitz.runs import table
+from blitz.runs.compare import run_table
 from blitz.runs.status import read_progress
+from blitz.runs.table import duration, metric_text
 from blitz.sweep.job import Job, Outcome
-from blitz.terminal import metric_text
+from blitz.sweep.results import Results
 
 REFRESH_SECONDS = 0.5
 COLORS = {"done": "green", "failed": "red", "interrupted": "yellow", "pruned": "yellow", "running": "cyan"}
@@ -96,14 +99,14 @@ class Display:
 
     def _table(self) -> Table:
         numbers = [Column(title, justify="right", no_wrap=True) for title in ("epoch", "best", "time", "left")]
-        table = Table(Column("running", overflow="ellipsis", no_wrap=True), *numbers, box=box.SIMPLE_HEAD)
+        shown = Table(Column("running", overflow="ellipsis", no_wrap=True), *numbers, box=box.SIMPLE_HEAD)
         rows = sorted(self._running.values(), key=lambda row: row.queued)
         for row in rows[: max(1, self.console.height - 6)]:
             progress = None if row.queued else read_progress(row.job.path)
             epoch, best = ("queued", "") if row.queued else _progress_cells(progress)
             seconds = time.monotonic() - row.since
-            table.add_row(escape(row.job.label), epoch, best, _duration(seconds), _left(progress))
-        return table
+            shown.add_row(escape(row.job.label), epoch, best, duration(seconds), _left(progress))
+        return shown
 
     def _summary(self) -> str:
         ended = sum(self.counts.values())
@@ -117,29 +120,32 @@ class Display:
         each = sum(self._seconds) / len(self._seconds)
         spent = sum(min(each, time.monotonic() - row.since) for row in started)
         left = (each * (waiting + len(self._running)) - spent) / max(1, self._slots)
-        return f"{text}; about {_duration(left)} left"
+        return f"{text}; about {duration(left)} left"
 
 
-def show_results(sweep_dir: Path, ends: Sequence[tuple[Job, Outcome]], total: int, num_run: int) -> None:
-    """Print the metrics of all jobs, a line for each that did not finish, and how to run what is missing.
+def show_results(
+    sweep_dir: Path, results: Results, ends: Sequence[tuple[Job, Outcome]], total: int, num_run: int
+) -> None:
+    """Print the metrics of all jobs, the best one, a line for each job that did not finish, and what is missing.
 
     Args:
         ends: the jobs that have ended.
         total: number of all jobs.
         num_run: number of jobs that were not done before.
     """
-    ordered = sorted(ends, key=lambda end: end[0].number)
-    done = sum(outcome.state in ("done", "pruned") for _, outcome in ordered)
+    done = sum(outcome.state in ("done", "pruned") for _, outcome in ends)
     if done == total and not num_run:
         print(f"all {total} jobs are done already")
-    if ordered:
-        labels = [job.label.split() for job, _ in ordered]
-        terminal.show_sweep(labels, [job.path for job, _ in ordered], [outcome.state for _, outcome in ordered])
-    for job, outcome in ordered:
+    table.show_tables(results.records, lambda runs: run_table(runs, name=lambda run: run.path.name), terminal.console)
+    lines = {}
+    if results.best and results.experiment:
+        lines = {"best": shorten(results.best.checkpoint or results.best.path), "recipe": shorten(results.experiment)}
+    terminal.show_lines({**lines, "dashboard": terminal.dashboard_command(sweep_dir), "sweep": shorten(sweep_dir)})
+    for job, outcome in sorted(ends, key=lambda end: end[0].number):
         if outcome.state in ("failed", "interrupted"):
             line = f"{outcome.state}: {job.label}: {outcome.reason}; see {shorten(job.output)}"
             print(line, file=sys.stderr, flush=True)
-    if done + sum(outcome.state == "failed" for _, outcome in ordered) < total:
+    if done + sum(outcome.state == "failed" for _, outcome in ends) < total:
         print(f"{done} of {total} jobs are done; the same command runs the others", file=sys.stderr, flush=True)
 
 
@@ -149,7 +155,7 @@ def _line(job: Job, outcome: Outcome) -> str:
     if isinstance(outcome.value, float) and job.metric:
         value = f"  {job.metric} {metric_text(job.metric, outcome.value)}"
     reason = f": {escape(outcome.reason)}; see {escape(shorten(job.output))}" if outcome.reason else ""
-    return f"{state}{escape(job.label)}{value}  ({_duration(outcome.seconds)}){reason}"
+    return f"{state}{escape(job.label)}{value}  ({duration(outcome.seconds)}){reason}"
 
 
 def _progress_cells(progress: dict[str, Any] | None) -> tuple[str, str]:
@@ -163,13 +169,4 @@ def _progress_cells(progress: dict[str, Any] | None) -> tuple[str, str]:
 def _left(progress: dict[str, Any] | None) -> str:
     if progress is None or not progress["epoch"] or not progress["max_epochs"]:
         return ""
-    return _duration(progress["seconds"] / progress["epoch"] * (progress["max_epochs"] - progress["epoch"]))
-
-
-def _duration(seconds: float) -> str:
-    """Return a duration as ``7 s``, ``3:20`` or ``1:02:30``."""
-    minutes, rest = divmod(round(max(0.0, seconds)), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours}:{minutes:02}:{rest:02}"
-    return f"{minutes}:{rest:02}" if minutes else f"{rest} s"
+    return duration(progress["seconds"] / progress["epoch"] * (progress["max_epochs"] - progress["epoch"]))

@@ -1,6 +1,7 @@
 """A Hydra launcher that runs the jobs of a sweep in processes, and runs only what is missing if it is called again."""
 
 import pickle
+import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import chain
@@ -76,6 +77,7 @@ class JobLauncher(Launcher):
             SystemExit: a signal stopped the sweep.
         """
         from blitz.sweep.display import Display, show_results
+        from blitz.sweep.results import write_results
 
         self.sweep_dir.mkdir(parents=True, exist_ok=True)
         first = next_job()
@@ -94,7 +96,8 @@ class JobLauncher(Launcher):
             try:
                 run_jobs(executor, display, lambda: next(upcoming, None), end)
             finally:
-                show_results(self.sweep_dir, ends, total, display.num_run)
+                results = write_results(self.sweep_dir, [job.path for job, _ in ends], sys.argv)
+                show_results(self.sweep_dir, results, ends, total, display.num_run)
         failed = [(job, outcome) for job, outcome in ends if outcome.state == "failed"]
         if failed:
             raise UserError(f"{len(failed)} of {total} jobs failed; the same command runs only them again")
