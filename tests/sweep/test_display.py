@@ -47,7 +47,9 @@ def test_lines_without_a_terminal(tmp_path):
 
 def test_table_of_running_jobs(tmp_path):
     text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", show(tmp_path))
-    assert re.search(r"seed=3 +3/10 +75\.00 % +\d s +2:20", text), "seconds per epoch times the epochs that are left"
+    assert re.search(r"seed=3 +3/10 +75\.00 % +\d\.\d s +2:20", text), (
+        "seconds per epoch times the epochs that are left"
+    )
     assert "5 jobs: 2 done, 1 failed, 1 running, 1 waiting; about" in text
 
 

@@ -5,6 +5,7 @@ import csv
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -48,6 +49,7 @@ def sweep(tmp_path_factory):
         f"from blitz.sweep import processes; {clock}; {processes.TRAIN}", *command, *limits, timeout=500
     )
     states = {path.name.split("-")[1]: read_status(path) for path in directory.iterdir() if path.is_dir()}
+    shutil.copytree(directory, directory.parent / "after the first command")
     untouched = contents(next(directory.glob("how-none-*")))
     second, third = (processes.run(FORKED, *command, timeout=300) for _ in range(2))
     return directory, (first, second, third), states, untouched
@@ -61,7 +63,7 @@ def test_failed_jobs_do_not_stop_the_others(sweep):
     assert states["raise"].reason.startswith("RuntimeError: sabotaged (")
     assert states["kill"].reason == "its process was killed by SIGKILL; out of memory?"
     assert states["segfault"].reason == "its process was killed by SIGSEGV"
-    assert states["hang"].reason == "stopped after hydra.launcher.timeout=1000 seconds"
+    assert states["hang"].reason == "stopped after hydra.launcher.timeout=1000 s"
     assert "the loss is nan" in states["diverge"].reason
 
 
@@ -103,7 +105,7 @@ def test_finished_sweep_says_so_and_prints_its_results(sweep):
     assert third.returncode == 0
     assert "started" not in third.stdout
     assert "all 6 jobs are done already" in third.stdout
-    assert len(re.findall(r"^how-\w+-[0-9a-f]{8} +done .*\d+\.\d\d % ", third.stdout, re.MULTILINE)) == 6
+    assert len(re.findall(r"^ *how-\w+-[0-9a-f]{8} +done .*\d\d % ", third.stdout, re.MULTILINE)) == 6
 
 
 def test_results_are_written_to_the_directory_of_the_sweep(sweep):
@@ -272,7 +274,7 @@ def test_plugins_are_found_by_hydra():
 
 @pytest.fixture(scope="module")
 def tensorboard(sweep):
-    directory, _ = sweep
+    directory = sweep[0].parent / "after the first command"
     command = [
         sys.executable,
         "-m",
@@ -292,7 +294,7 @@ def tensorboard(sweep):
                 break
         try:
             for _ in range(120):
-                if len(_request(address, "/data/runs")) == 4:
+                if len(_request(address, "/data/runs")) == 6:
                     break
                 time.sleep(0.5)
             yield address
@@ -308,17 +310,17 @@ def _request(address, path, body=None):
 
 
 def test_tensorboard_names_each_run(sweep, tensorboard):
-    directory, _ = sweep
+    directory = sweep[0].parent / "after the first command"
     assert sorted(_request(tensorboard, "/data/runs")) == sorted(
         path.name for path in directory.iterdir() if path.is_dir()
     )
 
 
 def test_hparams_lists_hyper_parameters_and_final_metrics(sweep, tensorboard):
-    directory, _ = sweep
+    directory = sweep[0].parent / "after the first command"
     experiment = _request(tensorboard, "/data/plugin/hparams/experiment", {"experimentName": ""})
     columns = {column["name"] for column in experiment["hparamInfos"]}
-    assert {"optimizer.lr", "optimizer", "optimizer.momentum", "optimizer.betas.0", "seed"} <= columns
+    assert {"optimizer.lr", "optimizer", "seed"} <= columns
     metrics = [info["name"]["tag"] for info in experiment["metricInfos"]]
     assert {"test/acc", "val/acc", "test/loss"} <= set(metrics)
     assert "epoch" not in metrics
@@ -330,16 +332,15 @@ def test_hparams_lists_hyper_parameters_and_final_metrics(sweep, tensorboard):
         "sliceSize": 100,
     }
     groups = _request(tensorboard, "/data/plugin/hparams/session_groups", body)["sessionGroups"]
-    assert len(groups) == 4
+    assert len(groups) == 6
     for group in groups:
         run = directory / group["sessions"][0]["name"]
-        if (run / "metrics.json").exists():
+        if "how-none" in run.name:
             shown = {value["name"]["tag"]: value["value"] for value in group["metricValues"]}
             assert shown["test/acc"] == pytest.approx(json.loads((run / "metrics.json").read_text())["test/acc"])
-            assert group["hparams"]["optimizer.lr"] == 0.01
             assert group["sessions"][0]["status"] == "STATUS_SUCCESS"
         else:
-            assert group["sessions"][0]["status"] == "STATUS_FAILURE"
+            assert group["sessions"][0]["status"] == "STATUS_FAILURE", run
 
 
 def test_train_returns_the_metric_to_optimize(tmp_path):

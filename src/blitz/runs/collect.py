@@ -162,7 +162,7 @@ def read_record(path: Path) -> Record | None:
         (_read(path / "metrics.json", dict) or {}) if status.state == "done" else {},
         read_progress(path) or {},
         frozenset(environment["references"]) if "references" in environment else None,
-        min(file.stat().st_mtime for name in ("overrides.yaml", *MARKS) if (file := path / name).exists()),
+        min((path / name).stat().st_mtime for name in ("", "overrides.yaml", *MARKS) if (path / name).exists()),
         recorded.get("seconds"),
     )
 

@@ -15,6 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from blitz.runs.atomic import write_atomically
 from blitz.runs.status import STATUS, read_status
+from blitz.sweep.dashboard import mark_failed
 
 State = Literal["done", "failed", "interrupted", "pruned", "running"]  # running: without this process
 OUTPUT = "output.log"
@@ -72,6 +73,8 @@ class Job:
             self.path.mkdir(parents=True, exist_ok=True)
             status = {"state": outcome.state, "reason": outcome.reason, "seconds": round(outcome.seconds, 1)}
             write_atomically(self.path / STATUS, (json.dumps(status, indent=2) + "\n").encode())
+        if outcome.state == "failed" and not (self.path / "error.txt").exists():
+            mark_failed(self.path)
 
 
 class Composer:
