@@ -19,16 +19,20 @@ import blitz.eval
 import blitz.train
 from blitz.config.paths import PROJECT
 from blitz.process.signals import SIGNALS
+from tests import compositions
 
 DATA = PROJECT / "data"
 QUICK = ("trainer.max_epochs=1", "trainer.limit_train_batches=3", "trainer.log_every_n_steps=1")
 TESTS = Path(__file__).parent
 SLOW = (
-    "runs/test_resume.py", "callback/test_last_checkpoint.py", "scripts/test_fuzz.py", "device/test_ddp.py",
-    "cli/test_errors.py", "runs/test_overrides.py", "test_train.py", "cli/test_app.py", "test_contributing.py",
-    "test_doctor.py", "scripts/test_resume_script.py", "sweep/test_launcher.py", "sweep/test_cluster.py",
+    "runs/test_resume.py", "device/test_ddp.py", "callback/test_last_checkpoint.py", "scripts/test_fuzz.py",
+    "cli/test_errors.py", "runs/test_overrides.py", "test_train.py", "sweep/test_launcher.py", "cli/test_app.py",
+    "scripts/test_tour.py", "test_contributing.py", "test_doctor.py", "scripts/test_resume_script.py",
+    "sweep/test_cluster.py",
 )  # fmt: skip
 OVERRIDES = ("device=cpu", *QUICK, "seed=1", "schedule=constant", "optimizer=sgd", "optimizer.lr=0.01")
+
+compositions.remember()
 
 
 def pytest_configure() -> None:

@@ -28,7 +28,9 @@ from blitz.config.paths import CONFIGS, PROJECT
 TRAIN = "from blitz.train import main; main()"
 EVAL = "from blitz.eval import main; main()"
 # Also fork the ranks. Use this only in tests that are not about starting ranks.
-TRAIN_WITH_FORKED_RANKS = f"from tests.processes import fork_ranks; fork_ranks(); {TRAIN}"
+FORK_RANKS = "from tests.processes import fork_ranks; fork_ranks()"
+TRAIN_WITH_FORKED_RANKS = f"{FORK_RANKS}; {TRAIN}"
+EVAL_WITH_FORKED_RANKS = f"{FORK_RANKS}; {EVAL}"
 ENVIRONMENT = {"PYTHONPATH": os.pathsep.join((str(PROJECT), str(PROJECT / "src")))}
 IMPORTED = (
     "blitz.callback.last_checkpoint", "blitz.callback.progress", "blitz.callback.progress_file",

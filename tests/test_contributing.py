@@ -25,6 +25,9 @@ COMMANDS = {  # by section and number: a section may show two examples
 RUN_ALL = """
 import json, sys
 import blitz.train
+from tests.compositions import remember
+
+remember()
 
 for directory, overrides in json.loads(sys.argv[1]).items():
     sys.argv = ["blitz-train", *overrides, f"hydra.run.dir={directory}"]
@@ -62,7 +65,7 @@ def examples(project):
     """Run the command of every example for three steps, in one process."""
     limits = ("device=cpu", "seed=0", *QUICK)
     jobs = {f"runs/{name.replace(' ', '_')}": [*overrides, *limits] for name, overrides in COMMANDS.items()}
-    environment = os.environ | {"PYTHONPATH": str(project / "src")}
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, (project / "src", PROJECT)))}
     command = [sys.executable, "-c", RUN_ALL, json.dumps(jobs)]
     done = subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True, timeout=300)
     return SimpleNamespace(errors=done.stderr, directory=project / "runs")

@@ -44,6 +44,7 @@ from blitz.errors import UserError
 from blitz.process import random_state, ranks
 from blitz.process.agreement import Agreement
 from blitz.process.signals import STOPPED
+from tests import processes
 
 pytestmark = [
     pytest.mark.skipif(sys.platform == "win32", reason="Windows has no signal that a process could handle"),
@@ -356,8 +357,12 @@ def batches_done(outcome: Outcome) -> int:
     return int(outcome.state["loops"]["epoch_loop.batch_progress"]["total"]["completed"])
 
 
-def examine(path: Path, barrier: Any = lambda: None, step: int = 1, **config: Any) -> dict[str, list[str]]:
-    """Stop and resume the run at every ``step``-th batch, and then at all of them in one chain.
+def examine(
+    path: Path, barrier: Any = lambda: None, stops: Sequence[int] = (4, 5), step: int = 2, **config: Any
+) -> dict[str, list[str]]:
+    """Stop and resume the run at single batches, and then at every ``step``-th one in a chain of runs.
+
+    The runs of the chain also save at every step. With the defaults, the single batches are the last two of an epoch.
 
     Returns:
         The differences from the run without any LastCheckpoint, by the place of the stop.
@@ -372,17 +377,20 @@ def examine(path: Path, barrier: Any = lambda: None, step: int = 1, **config: An
 
     expected = fit(new(), last=None, **config)
     batches = batches_done(expected)
-    often = LastCheckpoint(every_n_steps=1, time_share=None)
-    found = {"saved at every step": compare(expected, fit(new(), last=often, **config))}
-    for batch in range(1, batches + 1, step):
+    found = {}
+    for batch in stops:
         stopped = fit(new(), stop_at=batch, **config)
         resumed = fit(path, resume=True, lines=stopped.lines, **config) if stopped.stopped else stopped
         # Several ranks may agree on the stop only once the training is complete.
         found[f"stopped at {batch}"] = compare(expected, resumed, drawing=batches_done(stopped) < batches)
-    link, batch = fit(new(), stop_at=1, **config), 1
+
+    def often() -> LastCheckpoint:
+        return LastCheckpoint(every_n_steps=1, time_share=None)
+
+    link, batch = fit(new(), stop_at=1, last=often(), **config), 1
     while link.stopped:
         batch += step
-        link = fit(path, stop_at=batch, resume=True, lines=link.lines, **config)
+        link = fit(path, stop_at=batch, resume=True, lines=link.lines, last=often(), **config)
     found["a chain"] = compare(expected, link, drawing=False)
     return {name: lines for name, lines in found.items() if lines}
 
@@ -445,35 +453,63 @@ CONFIGURATIONS: dict[str, dict[str, Any]] = {
 
 AT_EVERY_STEP = {
     "Loader of blitz", "loader: plain", "accumulation 2", "accumulation 3, validation every 3 batches",
-    "validation every 2 batches", "plateau", "manual optimization", "max_steps within an epoch", "early stop",
+    "validation every 2 batches", "plateau, validation every 2 batches", "manual optimization",
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("name", CONFIGURATIONS)
 def test_stopped_and_resumed(name, tmp_path):
-    """The other configurations are stopped at every second step, among them the last one of an epoch."""
-    steps = {"step": 1 if name in AT_EVERY_STEP else 2}
-    assert examine(tmp_path, **{**steps, **CONFIGURATIONS[name]}) == {}
+    """Both epochs have five batches."""
+    places = {"stops": range(1, 11), "step": 1} if name in AT_EVERY_STEP else {}
+    assert examine(tmp_path, **{**places, **CONFIGURATIONS[name]}) == {}
 
 
 def test_names_of_configurations():
     assert CONFIGURATIONS.keys() >= AT_EVERY_STEP
 
 
-def examine_rank(path: Path, **config: Any) -> None:
+@pytest.mark.parametrize("name", ["Loader of blitz", "loader: plain", "accumulation 2", "plateau"])
+def test_saving_changes_nothing(name, tmp_path):
+    path, config = tmp_path / "run", CONFIGURATIONS[name]
+    expected = fit(path, last=None, **config)
+    shutil.rmtree(path)
+    often = LastCheckpoint(every_n_steps=1, time_share=None)
+    assert compare(expected, fit(path, last=often, **config)) == []
+
+
+RANKS = """
+from pathlib import Path
+import sys
+from tests.processes import fork_ranks
+from tests.callback.test_last_checkpoint import examine_ranks
+
+fork_ranks()
+examine_ranks(Path(sys.argv[1]))
+"""
+OF_TWO_RANKS: dict[str, dict[str, Any]] = {"plain": {"loader": "plain", "accumulate_grad_batches": 2}, "blitz": VAL}
+
+
+def examine_ranks(path: Path) -> None:
+    ranks.run(partial(examine_rank, path / "run"), 2, path, str)
+
+
+def examine_rank(path: Path) -> None:
     from torch import distributed
 
+    torch.set_num_threads(1)
     rank, world_size = ranks.launched() or (0, 1)
     distributed.init_process_group("gloo", store=ranks.rendezvous_store(), rank=rank, world_size=world_size)
-    found = examine(path, distributed.barrier, devices=world_size, strategy="ddp", **config)
+    found = {}
+    for name, config in OF_TWO_RANKS.items():
+        found[name] = examine(path, distributed.barrier, devices=world_size, strategy="ddp", **config)
     distributed.barrier()
     distributed.destroy_process_group()
-    assert found == {}, {place: lines[:3] for place, lines in found.items()}
+    assert not any(found.values()), found
 
 
-@pytest.mark.parametrize("config", [{"loader": "plain", "accumulate_grad_batches": 2}, VAL], ids=["plain", "blitz"])
-def test_two_processes(config, tmp_path):
-    ranks.run(partial(examine_rank, tmp_path / "run", step=2, **config), 2, tmp_path, str)
+def test_two_processes(tmp_path):
+    done = processes.run(RANKS, tmp_path, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 # -- as Lightning does -------------------------------------------------------------------------------------------------

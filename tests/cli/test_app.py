@@ -183,26 +183,31 @@ def test_numeric_names_of_directories(command, tmp_path, monkeypatch):
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such locale")
 def test_terminal_that_shows_only_ascii(tmp_path):
+    ascii_only = "import sys; [stream.reconfigure(encoding='ascii') for stream in (sys.stdout, sys.stderr)]"
+    overrides = (*QUICK, "device=cpu", f"hydra.run.dir={tmp_path / 'run'}")
+    ended = processes.run(f"{ascii_only}; {processes.TRAIN}", *overrides)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert "1?32?32" in ended.stdout
+
     environment = os.environ | {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONIOENCODING": "ascii"}
     environment["PYTHONCOERCECLOCALE"] = "0"
-    arguments = [sys.executable, "-m", "blitz.train", *QUICK, "device=cpu", f"hydra.run.dir={tmp_path / 'run'}"]
+    arguments = [sys.executable, "-m", "blitz.train", *overrides, "data.root=ü"]
     done = subprocess.run(arguments, capture_output=True, env=environment, timeout=120)
-    assert (done.returncode, done.stderr) == (0, b"")
-    assert b"1?32?32" in done.stdout
-    done = subprocess.run([*arguments, "data.root=ü"], capture_output=True, env=environment, timeout=120)
     assert done.returncode == 1
     assert b"bytes that this locale cannot decode; expected UTF-8" in done.stderr
     assert done.stderr.count(b"\n") == 1
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="a closed pipe is another error on Windows")
-@pytest.mark.parametrize("arguments", [["--help"], ["--cfg", "job"], ["device=cpu", *QUICK]], ids=str)
-def test_output_that_nobody_reads(arguments, tmp_path):
+@pytest.mark.parametrize(
+    ("arguments", "fork"), [(["--help"], False), (["--cfg", "job"], True), (["device=cpu", *QUICK], True)], ids=str
+)
+def test_output_that_nobody_reads(arguments, fork, tmp_path):
     """As in ``blitz-train | head``: no traceback, whatever is printed after the reader has ended."""
     reader, writer = os.pipe()
     os.close(reader)
-    command = [sys.executable, "-m", "blitz.train", *arguments, f"hydra.run.dir={tmp_path / 'run'}"]
-    done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True, timeout=120)
+    overrides = (*arguments, f"hydra.run.dir={tmp_path / 'run'}")
+    done = processes.run(processes.TRAIN, *overrides, stdout=writer, fork=fork)
     os.close(writer)
     assert done.returncode in (0, 1)
     assert "BrokenPipe" not in done.stderr
@@ -210,11 +215,11 @@ def test_output_that_nobody_reads(arguments, tmp_path):
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has /dev/full")
-@pytest.mark.parametrize("arguments", [["--help"], ["device=cpu", *QUICK]], ids=str)
-def test_output_that_cannot_be_written(arguments, tmp_path):
-    command = [sys.executable, "-m", "blitz.train", *arguments, f"hydra.run.dir={tmp_path / 'run'}"]
+@pytest.mark.parametrize(("arguments", "fork"), [(["--help"], False), (["device=cpu", *QUICK], True)], ids=str)
+def test_output_that_cannot_be_written(arguments, fork, tmp_path):
+    overrides = (*arguments, f"hydra.run.dir={tmp_path / 'run'}")
     with Path("/dev/full").open("w") as full:
-        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=120)
+        done = processes.run(processes.TRAIN, *overrides, stdout=full.fileno(), fork=fork)
     line = "blitz-train: stdout: No space left on device; expected an output that can be written\n"
     assert (done.returncode, done.stderr) == (1, line)
 

@@ -26,7 +26,7 @@ import blitz.train
 from blitz.data.seeding import generator
 from blitz.device.ddp import DDP
 from tests.conftest import call
-from tests.processes import TRAIN, TRAIN_WITH_FORKED_RANKS, start
+from tests.processes import EVAL_WITH_FORKED_RANKS, TRAIN, TRAIN_WITH_FORKED_RANKS, start
 
 COMMON = (
     "data.batch_size=647", "data.eval_batch_size=179", "trainer.max_epochs=2", "trainer.log_every_n_steps=1",
@@ -156,14 +156,14 @@ def sweep(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory):
-    """Three processes, started by the console script in another directory, with overrides that are hard to quote."""
+    """Three processes, started in another directory, with overrides that are hard to quote."""
     directory = tmp_path_factory.mktemp("else where")
     run = directory / "it's [3] of, them"
     overrides = (
         *COMMON, "device=ddp_cpu", "trainer.devices=3", "seed=1", f'hydra.run.dir="{run}"',
         """data.classes=["0 or O",'[1]',"it's","3=3",'4"',"5","6","7","8","9"]""",
     )  # fmt: skip
-    (out, err), = end(start(TRAIN, *overrides, cwd=directory))  # fmt: skip
+    (out, err), = end(start(TRAIN_WITH_FORKED_RANKS, *overrides, cwd=directory))  # fmt: skip
     assert err == ""
     return run, out
 
@@ -289,8 +289,8 @@ def test_overrides_reach_every_rank_unchanged(alone):
     assert _losses(run).isfinite().all()
 
 
-def test_eval_on_two_processes_equals_the_test_of_the_run(single, command, tmp_path):
-    command("blitz-eval", f"run={single / '1'}", "device=ddp_cpu", f"hydra.run.dir={tmp_path / 'eval'}")
+def test_eval_on_two_processes_equals_the_test_of_the_run(single, tmp_path):
+    end(start(EVAL_WITH_FORKED_RANKS, f"run={single / '1'}", "device=ddp_cpu", f"hydra.run.dir={tmp_path / 'eval'}"))
     again, trained = _metrics(tmp_path / "eval"), _metrics(single / "1")
     assert again.pop("test/loss") == pytest.approx(trained["test/loss"], rel=1e-5)
     assert again == {key: value for key, value in trained.items() if key.startswith("test/") and key != "test/loss"}
@@ -369,8 +369,9 @@ def test_three_processes_resume_bit_for_bit(tmp_path):
     """The order in which three numbers are added matters, unlike that of two."""
     whole, run = tmp_path / "whole", tmp_path / "run"
     overrides = ("device=ddp_cpu", "trainer.devices=3", "seed=1", "trainer.max_epochs=1", "logger=csv",
-                 "callback.last.every_n_steps=5", "callback.last.time_share=null")  # fmt: skip
-    kill = (f"+callback.kill._target_={__name__}.KillAt", "+callback.kill.step=23")
+                 "trainer.limit_train_batches=12", "trainer.log_every_n_steps=2", "callback.last.every_n_steps=3",
+                 "callback.last.time_share=null")  # fmt: skip
+    kill = (f"+callback.kill._target_={__name__}.KillAt", "+callback.kill.step=8")
     end(start(TRAIN_WITH_FORKED_RANKS, *overrides, f"hydra.run.dir={whole}"))
     killed = start(TRAIN_WITH_FORKED_RANKS, *overrides, *kill, f"hydra.run.dir={run}")
     _out, err = killed.communicate(timeout=120)

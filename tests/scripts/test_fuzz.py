@@ -1,22 +1,21 @@
 """Random mistakes in valid commands and files."""
 
 import os
-import sys
 from pathlib import Path
 
 import fuzz
 import pytest
 
+from tests import processes
+
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="scripts/fuzz.py needs os.fork")
 
 
-def test_a_hundred_mistakes(capfd):
+def test_a_hundred_mistakes():
     """They run in a process of their own, because this one has threads."""
-    import subprocess
-
-    done = subprocess.run(
-        [sys.executable, fuzz.__file__, "--cases", "100"], capture_output=True, text=True, timeout=900
-    )
+    scripts = Path(fuzz.__file__).parent
+    program = f"import sys; sys.path.insert(0, {str(scripts)!r}); import fuzz; fuzz.main()"
+    done = processes.run(program, "--cases", "100", timeout=900)
     assert done.returncode == 0, done.stdout + done.stderr
 
 

@@ -1,23 +1,22 @@
 """scripts/resume.py on four kills: it finds no difference, and it finds one if there is one."""
 
-import os
 import subprocess
 import sys
 
 import pytest
 
 from blitz.config.paths import PROJECT
+from tests import processes
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the script forks with torch loaded")
-PROVE = "import sys, resume; sys.exit(resume.main(sys.argv[1:]))"
+SCRIPTS = str(PROJECT / "scripts")
+PROVE = f"import sys; sys.path.insert(0, {SCRIPTS!r}); import resume; sys.exit(resume.main(sys.argv[1:]))"
 FORGET = "from blitz.process import random_state; random_state.put = lambda state: None"
 ROW = "onecycle, adamw, accumulation 2"
 
 
 def prove(program: str) -> subprocess.CompletedProcess[str]:
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, (PROJECT / "scripts", PROJECT / "src")))}
-    command = [sys.executable, "-c", program, "--quick", "--markdown", "--rows", ROW]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment, cwd=PROJECT)
+    return processes.run(program, "--quick", "--markdown", "--rows", ROW, timeout=240)
 
 
 def test_identical():
