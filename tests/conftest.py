@@ -16,6 +16,8 @@ from PIL import Image
 
 import blitz.cli.app
 import blitz.eval
+import blitz.export
+import blitz.predict
 import blitz.train
 from blitz.config.paths import PROJECT
 from blitz.process.signals import SIGNALS
@@ -113,7 +115,12 @@ def train(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path
 @pytest.fixture
 def command(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """``command("blitz-eval", *arguments)`` runs a console script in this process, with exactly these arguments."""
-    scripts = {"blitz-train": blitz.train.main, "blitz-eval": blitz.eval.main}
+    scripts = {
+        "blitz-train": blitz.train.main,
+        "blitz-eval": blitz.eval.main,
+        "blitz-predict": blitz.predict.main,
+        "blitz-export": blitz.export.main,
+    }
     return lambda name, *arguments: call(monkeypatch, scripts[name], name, *arguments)
 
 
