@@ -16,7 +16,7 @@ def export(cfg: "DictConfig") -> None:
     from blitz import terminal
     from blitz.errors import UserError
     from blitz.runs import checkpoint
-    from blitz.runs.folder import write_results
+    from blitz.runs.folder import refuse_results, write_results
     from blitz.runs.metadata import environment
     from blitz.runs.protocols import ExportableTask
     from blitz.training import build, exporting, inputs
@@ -24,6 +24,7 @@ def export(cfg: "DictConfig") -> None:
 
     terminal.silence_lightning()
     exporting.check_packages(cfg.format)
+    refuse_results(Path(cfg.output_dir))
     path = checkpoint.checkpoint_file(cfg.run or cfg.checkpoint)
     config = recorded_config(cfg, path, "data")
     seed_everything(config["seed"], verbose=False)  # a data module may use random numbers

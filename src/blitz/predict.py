@@ -20,13 +20,14 @@ def predict(cfg: "DictConfig") -> None:
     from blitz import terminal
     from blitz.errors import UserError
     from blitz.runs import checkpoint
-    from blitz.runs.folder import write_results
+    from blitz.runs.folder import refuse_results, write_results
     from blitz.runs.metadata import environment
     from blitz.training import build, inputs, predictions
     from blitz.training.recorded import recorded_config
     from blitz.training.tune import tune
 
     terminal.silence_lightning()
+    refuse_results(Path(cfg.output_dir))
     path = checkpoint.checkpoint_file(cfg.run or cfg.checkpoint)
     is_split = cfg.inputs in inputs.SPLITS
     config = recorded_config(cfg, path, "trainer", *(["data"] if is_split else []))

@@ -150,7 +150,7 @@ def _table(rows: Rows) -> Table:
     """Return a table with a left-aligned first column, right-aligned others, and a column without title for marks."""
     first, *others = rows[0]
     columns = [Column(title, justify="right" if title else "left") for title in others]
-    table = Table(first, *columns, box=box.SIMPLE_HEAD)
+    table = Table(Column(first, overflow="fold"), *columns, box=box.SIMPLE_HEAD)
     for row in rows[1:]:
         table.add_row(*row)
     return table
@@ -200,7 +200,13 @@ def progress(label: str, total: int | None) -> Iterator[Callable[[int], None]]:
     Yield a function that is called with the number of those that are newly done.
     """
     if console.is_terminal:
-        columns = (TextColumn("{task.description:<14}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        bar_width = max(4, min(40, console.width - 36))  # the counts need the rest
+        columns = (
+            TextColumn("{task.description:<14}"),
+            BarColumn(bar_width),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+        )
         with Progress(*columns, console=console, transient=True) as bar:
             task = bar.add_task(label, total=total)
             yield lambda number: bar.advance(task, number)

@@ -143,16 +143,25 @@ def finish_run(run: Run, metrics: Mapping[str, SupportsFloat], report: Report) -
     write_all(tables | files | {run.path / "metrics.json": as_json(dict(sorted(finite.items())))})
 
 
+def refuse_results(directory: Path, *names: str) -> None:
+    """Refuse a directory that already holds results, or a file with one of these ``names``.
+
+    Raises:
+        RunExistsError: with the path of the file.
+    """
+    for path in (directory / name for name in (SOURCE, *names)):
+        if path.exists():
+            raise RunExistsError(f"{path} exists, and results are never overwritten; expected a new output_dir")
+
+
 def write_results(directory: Path, contents: Mapping[str, bytes], source: Mapping[str, Any]) -> list[Path]:
     """Write results other than those of a run, and their origin as ``source.json``. Return the paths of the results.
 
     Raises:
         RunExistsError: the directory already holds results.
     """
+    refuse_results(directory, *contents)
     paths = {directory / name: content for name, content in contents.items()}
-    existing = [path for path in (directory / SOURCE, *paths) if path.exists()]
-    if existing:
-        raise RunExistsError(f"{existing[0]} exists, and results are never overwritten; choose another output_dir")
     directory.mkdir(parents=True, exist_ok=True)
     write_all({**paths, directory / SOURCE: as_json(dict(source))})
     return list(paths)
