@@ -150,18 +150,18 @@ def split_loader(split: str, task: LightningModule, data: LightningDataModule | 
     """
     if isinstance(data, OrderedData):
         return data.split_dataloader(split)
-    owners = [owner for owner in (data, task) if owner is not None]
+    owners = [owner for owner in (task, data) if owner is not None]  # the loaders of a data module replace the task's
     hooks = {name: f"{name}_dataloader" for name in ("val", "test")}
     available = {
         name: getattr(owner, hook) for owner in owners for name, hook in hooks.items() if is_overridden(hook, owner)
     }
     if split not in available:
         problem = "has no fixed order of its training data" if split == "train" else f"has no {split} data"
-        raise UserError(f"inputs={split}: {type(owners[0]).__name__} {problem}; expected {_choices(available)}")
+        raise UserError(f"inputs={split}: {type(owners[-1]).__name__} {problem}; expected {_choices(available)}")
     loader = available[split]()
     if isinstance(loader, list | tuple | dict):
         raise UserError(
-            f"inputs={split}: {type(owners[0]).__name__} has {len(loader)} loaders of this split; expected one"
+            f"inputs={split}: {type(owners[-1]).__name__} has {len(loader)} loaders of this split; expected one"
         )
     return loader
 
