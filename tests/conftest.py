@@ -16,10 +16,14 @@ from PIL import Image
 
 import blitz.cli.app
 import blitz.eval
+import blitz.export
+import blitz.predict
 import blitz.train
 from blitz.config.paths import PROJECT
 from blitz.process.signals import SIGNALS
+from blitz.training import build
 from tests import compositions
+from tests.test_configs import compose
 
 DATA = PROJECT / "data"
 QUICK = ("trainer.max_epochs=1", "trainer.limit_train_batches=3", "trainer.log_every_n_steps=1")
@@ -117,7 +121,12 @@ def train(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path
 @pytest.fixture
 def command(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """``command("blitz-eval", *arguments)`` runs a console script in this process, with exactly these arguments."""
-    scripts = {"blitz-train": blitz.train.main, "blitz-eval": blitz.eval.main}
+    scripts = {
+        "blitz-train": blitz.train.main,
+        "blitz-eval": blitz.eval.main,
+        "blitz-predict": blitz.predict.main,
+        "blitz-export": blitz.export.main,
+    }
     return lambda name, *arguments: call(monkeypatch, scripts[name], name, *arguments)
 
 
@@ -134,6 +143,19 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         call(patch, blitz.train.main, "blitz-train", *OVERRIDES, f"hydra.run.dir={run}")
     return run
+
+
+@pytest.fixture
+def untrained(tmp_path: Path) -> Callable[..., Path]:
+    """``untrained(*overrides)`` returns a checkpoint with the random weights of a new task."""
+
+    def save(*overrides: str) -> Path:
+        config = build.resolve(compose("device=cpu", "seed=1", *overrides))
+        path = tmp_path / "untrained.ckpt"
+        torch.save({"state_dict": build.task(config).state_dict(), "config": config}, path)
+        return path
+
+    return save
 
 
 @pytest.fixture

@@ -91,4 +91,4 @@ def test_refusal_does_not_import_torch():
     probe = "import sys; from blitz.eval import main\ntry: main()\nfinally: print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout) == (1, "False\n")
-    assert done.stderr == "blitz-eval: nothing to evaluate; expected either run=DIR or checkpoint=FILE\n"
+    assert done.stderr == "blitz-eval: no model; expected either run=DIR or checkpoint=FILE\n"

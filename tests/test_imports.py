@@ -8,7 +8,7 @@ import pytest
 from blitz.config.paths import CONFIGS, PROJECT
 
 SRC = PROJECT / "src" / "blitz"
-SCRIPTS = {"train", "eval", "compare", "doctor"}  # console scripts
+SCRIPTS = {"train", "eval", "predict", "export", "compare", "doctor"}  # console scripts
 TWINS = {
     "data",
     "model",
@@ -27,20 +27,21 @@ ALLOWED: dict[str, set[str]] = {
     "process": {"errors", "config"},
     "runs": {"errors", "config", "process"},
     "terminal": SHARED,
+    "plots": SHARED,
     "training": SHARED,
     "cli": SHARED,
     "sweep": {*SHARED, "terminal"},
     **{script: {*SHARED, "cli", "terminal", "training", "sweep"} for script in SCRIPTS},
-    **dict.fromkeys(TWINS, SHARED),
+    **{twin: {*SHARED, "plots"} for twin in TWINS},
 }
 KNOWS_HYDRA = {"config", "cli", "sweep", "training", "runs", *SCRIPTS}
 WITHOUT_LIGHTNING = {"model", "optimizer", "config", "process.random_state", "process.ranks", "process.signals",
-                     "data.transforms", "data.augment", "data.per_image", "data.seeding", "data.loader",
+                     "plots", "data.transforms", "data.augment", "data.per_image", "data.seeding", "data.loader",
                      "errors"}  # fmt: skip
 WITHOUT_TORCH_AT_IMPORT = {"errors", "config", "cli", "process.ranks", "process.signals", "runs.overrides", "runs.lock",
                            "runs.compatibility", "runs.folder", "runs.metadata", "runs.reproduce", "runs.status",
                            "runs.collect", "runs.compare", "runs.statistics", "runs.table", "runs.plot", "sweep",
-                           "terminal", "train", "eval", "compare"}  # fmt: skip
+                           "terminal", "train", "eval", "compare", "predict", "export"}  # fmt: skip
 FILES = sorted(SRC.rglob("*.py"))
 MODULES = {path: ".".join(path.relative_to(SRC).with_suffix("").parts).removesuffix(".__init__") for path in FILES}
 

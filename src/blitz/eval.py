@@ -12,29 +12,18 @@ if TYPE_CHECKING:
 def evaluate(cfg: "DictConfig") -> None:
     """Evaluate the model of ``cfg.run`` or ``cfg.checkpoint`` on the data and with the batch size of its run."""
     from lightning import seed_everything
-    from omegaconf import OmegaConf
 
     from blitz import terminal
-    from blitz.config.trust import check_trusted
     from blitz.errors import UserError
     from blitz.runs import checkpoint, folder
     from blitz.training import build, results
+    from blitz.training.recorded import recorded_config
     from blitz.training.stages import has_stage
     from blitz.training.tune import tune
 
     terminal.silence_lightning()
     path = checkpoint.checkpoint_file(cfg.run or cfg.checkpoint)
-    config = build.resolve(OmegaConf.create({"trainer": cfg.trainer, "device": cfg.device}))
-    recorded = checkpoint.read_checkpoint(path)["config"]
-    if not cfg.trust:
-        check_trusted({key: recorded[key] for key in ("data", "trainer")}, "config", path)
-    config = recorded | {
-        "device": config["device"],
-        "trainer": recorded["trainer"] | config["trainer"],
-        "data": recorded["data"] | ({"root": cfg.data_root} if cfg.data_root else {}),
-        "callback": {},
-        "logger": {},
-    }
+    config = recorded_config(cfg, path, "data", "trainer")
     seed_everything(config["seed"], verbose=False)  # a data module may use random numbers
     trainer = build.trainer(config)
     data = build.data(config)

@@ -1,16 +1,19 @@
 """Terminal output of a run: its settings before it starts, and its results."""
 
+import contextlib
 import logging
 import shutil
 import sys
+import time
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from rich import box
 from rich.console import Console
 from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Column, Table
 
 from blitz.config.paths import PROJECT, shorten
@@ -22,7 +25,11 @@ if TYPE_CHECKING:  # a sweep prints its results without torch
     import torch
     from lightning import LightningDataModule, LightningModule, Trainer
 
+    from blitz.runs.exportable import Exportable
     from blitz.runs.resume import Resumable
+
+SHOWN = 10  # predictions in the terminal
+LINE_SECONDS = 10.0  # between two lines of progress, if the output is not a terminal
 
 console = Console(emoji=False)
 
@@ -149,10 +156,77 @@ def _table(rows: Rows) -> Table:
     """Return a table with a left-aligned first column, right-aligned others, and a column without title for marks."""
     first, *others = rows[0]
     columns = [Column(title, justify="right" if title else "left") for title in others]
-    table = Table(first, *columns, box=box.SIMPLE_HEAD)
+    table = Table(Column(first, overflow="fold"), *columns, box=box.SIMPLE_HEAD)
     for row in rows[1:]:
         table.add_row(*row)
     return table
+
+
+def show_predictions(
+    records: Sequence[Mapping[str, Any]], report: Report, number: int, skipped: Sequence[str], written: Sequence[Path]
+) -> None:
+    """Print the first predictions, the report of the task, the files that cannot be read, and the files of the results.
+
+    Args:
+        records: the first predictions; only their numbers and texts are shown, without the numbers by class.
+        number: of all predictions.
+    """
+    if records:
+        names = [name for name, value in records[0].items() if not isinstance(value, Mapping)]
+        rows = [[escape(_cell(record[name])) for name in names] for record in records[:SHOWN]]
+        console.print(_table([names, *rows]), highlight=False)
+    show_lines(report.summary)
+    show_lines(("skipped", line) for line in skipped)
+    show_lines({"predictions": f"{number:,} in {shorten(written[0])}"})
+    show_lines(("picture", shorten(path)) for path in written[1:])
+
+
+def _cell(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def show_export(model: "Exportable", compared: tuple[int, float], written: Sequence[Path]) -> None:
+    """Print input, output and file of an exported model, and its largest difference from the original."""
+    count, difference = compared
+    shape = ", ".join(map(str, model.example.shape[1:]))
+    show_lines(
+        {
+            "input": f"{model.input}, {str(model.example.dtype).removeprefix('torch.')} (n, {shape})",
+            "output": f"{model.output}, float32",
+            "compared": f"{count} test samples, largest difference from the original {difference:.1e}",
+            "exported": f"{shorten(written[0])}, {written[0].stat().st_size / 1e6:.1f} MB",
+        }
+    )
+
+
+@contextlib.contextmanager
+def progress(label: str, total: int | None) -> Iterator[Callable[[int], None]]:
+    """Show how many of ``total`` are done: a bar in a terminal, otherwise a line from time to time.
+
+    Yield a function that is called with the number of those that are newly done.
+    """
+    if console.is_terminal:
+        bar_width = max(4, min(40, console.width - 36))  # the counts need the rest
+        columns = (
+            TextColumn("{task.description:<14}"),
+            BarColumn(bar_width),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+        )
+        with Progress(*columns, console=console, transient=True) as bar:
+            task = bar.add_task(label, total=total)
+            yield lambda number: bar.advance(task, number)
+        return
+    done, printed = 0, time.monotonic()
+
+    def advance(number: int) -> None:
+        nonlocal done, printed
+        done += number
+        if time.monotonic() - printed > LINE_SECONDS:
+            printed = time.monotonic()
+            show_lines({label: f"{done:,}" if total is None else f"{done:,} of {total:,}"})
+
+    yield advance
 
 
 def show_comparison(comparison: Comparison) -> None:

@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from blitz.cli.arguments import OPTIONS, Parser, prepare
 from blitz.errors import UserError
@@ -33,6 +34,18 @@ def test_path_is_text(key, value):
 @pytest.mark.parametrize("override", ["resume=null", "resume=a/b", "seed=12", "resume", "resume='12'", "data.root=1,2"])
 def test_other_override_is_unchanged(override):
     assert prepare("blitz-train", [override]) == [override]
+
+
+@pytest.mark.parametrize("value", ["a (1).png", "a[0-9].jpg", "{a}.png", "grün.png", "2024", "a*", "it's.png"])
+def test_names_of_images_are_text(value):
+    (quoted,) = prepare("blitz-predict", [f"inputs={value}"])
+    parsed = OverridesParser.create().parse_override(quoted)
+    assert parsed.value() == value
+    assert prepare("blitz-predict", [quoted]) == [quoted]
+
+
+def test_splits_are_not_quoted():
+    assert prepare("blitz-predict", ["inputs=test", "inputs=a/b.png"]) == ["inputs=test", "inputs=a/b.png"]
 
 
 def test_version_is_that_of_blitz(capsys):

@@ -9,6 +9,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from blitz.config.checks import check_arguments, check_values, did_you_mean
+from blitz.config.schema import EvalConfig
 from blitz.errors import UserError
 from tests.test_configs import compose
 
@@ -190,7 +191,7 @@ def test_accepted_values(override):
 @pytest.mark.parametrize(("run", "checkpoint"), [(None, None), ("a", "b")])
 def test_evaluation_needs_a_run_or_a_checkpoint(run, checkpoint):
     with pytest.raises(UserError, match="expected either run=DIR or checkpoint=FILE"):
-        check_values(OmegaConf.create({"run": run, "checkpoint": checkpoint}))
+        check_values(OmegaConf.structured(EvalConfig(run=run, checkpoint=checkpoint, output_dir="logs")))
 
 
 def test_did_you_mean():

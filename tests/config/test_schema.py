@@ -8,7 +8,7 @@ from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
 from blitz.config.paths import CONFIGS
-from blitz.config.schema import EvalConfig, TrainConfig
+from blitz.config.schema import SCHEMAS
 from tests.test_configs import compose
 
 
@@ -23,7 +23,7 @@ def test_right_top_level_is_accepted(override):
     compose(override)
 
 
-@pytest.mark.parametrize(("name", "schema"), [("train", TrainConfig), ("eval", EvalConfig)])
+@pytest.mark.parametrize(("name", "schema"), SCHEMAS.items())
 def test_schema_has_the_keys_of_its_file(name, schema):
     cfg = yaml.safe_load((CONFIGS / f"{name}.yaml").read_text(encoding="utf-8"))
     groups = {key.partition("/")[0] for entry in cfg.pop("defaults") if isinstance(entry, dict) for key in entry}

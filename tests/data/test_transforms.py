@@ -1,12 +1,14 @@
 """Transforms against torchvision's and against plain definitions."""
 
+import os
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 from torchvision import transforms
 
-from blitz.data.transforms import Transform, fit, normalize, stratified_split, to_tensor
+from blitz.data.transforms import Transform, array_to_tensor, fit, normalize, stratified_split, to_tensor
 from blitz.errors import UserError
 
 
@@ -107,3 +109,21 @@ def test_images_that_are_not_uint8_are_refused():
     for refuse in (transform, transform.to_uint8, lambda images: normalize(images, transform.mean, transform.std)):
         with pytest.raises(UserError, match="the images are float32; expected uint8, with values from 0 to 255"):
             refuse(torch.rand(2, 1, 8, 8))
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("shape", [(6, 4), (6, 4, 1), (6, 4, 3), (6, 4, 4), (2, 6, 4, 3)])
+def test_arrays(channels, shape):
+    array = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    found = array_to_tensor(array, channels)
+    assert found.shape == (2 if len(shape) == 4 else 1, channels, 6, 4)
+    last = array[-1] if len(shape) == 4 else array
+    picture = Image.fromarray(last[..., 0] if last.shape[-1] == 1 else last)
+    assert torch.equal(found[-1], to_tensor(picture, channels))
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no FIFOs")
+def test_a_pipe_is_not_opened(tmp_path):
+    os.mkfifo(tmp_path / "pipe.png")
+    with pytest.raises(UserError, match=r"pipe\.png: cannot be read as an image \(not a regular file\)"):
+        Transform(1, 8, "resize", [0.5], [0.5]).read(tmp_path / "pipe.png")

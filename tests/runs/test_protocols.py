@@ -2,7 +2,14 @@
 
 from lightning.pytorch.demos.boring_classes import BoringDataModule, BoringModel
 
-from blitz.runs.protocols import DescribedData, names_metrics, reports
+from blitz.runs.protocols import (
+    DescribedData,
+    FileTransform,
+    OrderedData,
+    describes_predictions,
+    names_metrics,
+    reports,
+)
 from blitz.training import build
 from tests.test_configs import compose
 
@@ -12,7 +19,10 @@ def test_classes_of_blitz_offer_every_protocol():
     task, data = build.task(config), build.data(config)
     assert reports(task)
     assert names_metrics(task)
+    assert describes_predictions(task)
+    assert isinstance(task.transform, FileTransform)
     assert isinstance(data, DescribedData)
+    assert isinstance(data, OrderedData)
 
 
 def test_other_modules_offer_none():
@@ -25,4 +35,5 @@ def test_other_modules_offer_none():
     for module in (BoringModel(), Other()):
         assert not reports(module)
         assert not names_metrics(module)
-    assert not isinstance(BoringDataModule(), DescribedData)
+        assert not describes_predictions(module)
+    assert not isinstance(BoringDataModule(), DescribedData | OrderedData)

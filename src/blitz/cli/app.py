@@ -170,8 +170,6 @@ class _Job:
         except Exception as error:
             if isinstance(error, OSError) and error.filename is None and _can_print():
                 error.filename = str(run_dir)
-            if created:
-                _remove_if_empty(run_dir)
             if multirun:  # the launcher, in another process, prints the message
                 if isinstance(error, PrunedError):
                     raise
@@ -181,10 +179,10 @@ class _Job:
             if (run_dir / "environment.json").exists() and self.config_name == "train":
                 command = f"blitz-train {as_override('resume', shorten(run_dir))}"
                 print(f"to resume: {command}", file=sys.stderr, flush=True)
-            elif created:
-                _remove_if_empty(run_dir)
             raise
         finally:
+            if created:
+                _remove_if_empty(run_dir)
             gc.collect()  # trainer, data and callbacks refer to each other and would keep the images in memory
 
     def _run(self, cfg: DictConfig, run_dir: Path) -> Any:

@@ -11,13 +11,13 @@ from typing import Any
 from blitz.cli.parser import Parser
 from blitz.config.checks import did_you_mean
 from blitz.config.paths import NOT_TEXT, as_hydra_text
-from blitz.config.schema import EvalConfig, TrainConfig
+from blitz.config.schema import SCHEMAS
 from blitz.errors import UserError
 
 DIRECTORIES = ("hydra.run.dir", "hydra.sweep.dir", "output_dir")
-PATHS = (*DIRECTORIES, "resume", "init_from", "reproduce", "run", "checkpoint", "data_root", "data.root")
+PATHS = (*DIRECTORIES, "resume", "init_from", "reproduce", "run", "checkpoint", "data_root", "data.root", "inputs")
 
-KEYS = {field.name for schema in (TrainConfig, EvalConfig) for field in fields(schema)} - {"run"}  # --run is an option
+KEYS = {field.name for schema in SCHEMAS.values() for field in fields(schema)} - {"run"}  # --run is an option
 
 FLAG: dict[str, Any] = {"action": "store_true"}
 OPTIONS: dict[tuple[str, ...], dict[str, Any]] = {  # Hydra's options; a test compares them with its usage
@@ -87,5 +87,7 @@ def _path_as_text(override: str) -> str:
         return override
     if name in DIRECTORIES and value.strip("'\" ").lower() in ("", "null", "???"):
         raise UserError(f"{override}: not a directory; expected the path of one, which is created if it does not exist")
+    if name == "inputs" and not re.fullmatch(r"""['"].*|[\w.,/:+-]+|\?\?\?""", value, re.ASCII):
+        return f"{key}={as_hydra_text(value)}"  # names of pictures, such as a[0-9].png or b (1).png
     is_number = value and value.lower() != "null" and re.fullmatch(NOT_TEXT, value, re.IGNORECASE)
     return f"{key}={as_hydra_text(value)}" if is_number else override

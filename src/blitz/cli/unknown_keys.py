@@ -10,9 +10,7 @@ from hydra.core.override_parser.types import Override
 from blitz.cli.composition import compose
 from blitz.config.checks import did_you_mean, parameters, type_names
 from blitz.config.paths import CONFIGS, choices
-from blitz.config.schema import EvalConfig, TrainConfig
-
-SCHEMAS: dict[str, Any] = {"train": TrainConfig, "eval": EvalConfig}
+from blitz.config.schema import SCHEMAS
 
 
 def explain_key(override: Override, others: Sequence[str], config_name: str) -> str | None:

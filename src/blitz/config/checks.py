@@ -20,7 +20,7 @@ from omegaconf.errors import InterpolationKeyError
 
 from blitz.config.keys import leaves, needs_total_steps
 from blitz.config.paths import choices
-from blitz.config.schema import EvalConfig, TrainConfig
+from blitz.config.schema import SCHEMAS
 from blitz.errors import UserError
 
 REQUIRED = ("task", "trainer", "device")  # groups that every run has
@@ -28,6 +28,8 @@ PARTS = ("model", "optimizer", "schedule")  # groups that have no effect unless 
 DIRECTIONS = ("max", "min")
 LOSSES = ("loss", *(f"{stage}{sign}loss" for stage in ("train", "val", "test") for sign in "/_"))
 STAGES = ("val", "test")
+FORMATS = {"predict": ("csv", "json"), "export": ("onnx", "torch_export")}
+MAX_GRID = 400  # pictures: a grid of more could not be read
 MAX_PER_CORE = 4  # CPU threads or processes per core: more of them would only wait for each other
 NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 TYPE_NAMES = {
@@ -61,9 +63,7 @@ def check_values(cfg: DictConfig) -> None:
         if isinstance(value, int) and not -LARGEST <= value < LARGEST:
             raise UserError(f"{key}={value}: too large; expected a number with at most 18 digits")
     if "checkpoint" in cfg and (cfg.run is None) == (cfg.checkpoint is None):
-        problem = (
-            "nothing to evaluate" if cfg.run is None else f"run={cfg.run} and checkpoint={cfg.checkpoint}: two models"
-        )
+        problem = "no model" if cfg.run is None else f"run={cfg.run} and checkpoint={cfg.checkpoint}: two models"
         raise UserError(f"{problem}; expected either run=DIR or checkpoint=FILE")
     _check_choice(cfg, "direction", DIRECTIONS)
     if cfg.get("optimized_metric") in LOSSES and cfg.direction == "max":
@@ -72,6 +72,8 @@ def check_values(cfg: DictConfig) -> None:
             "expected direction=min"
         )
     _check_choice(cfg, "stage", STAGES)
+    _check_choice(cfg, "format", FORMATS.get(_script(cfg), ()))
+    _check_number(cfg, "grid", int, minimum=0, below=MAX_GRID + 1)
     _check_number(cfg, "optimizer.lr", float, minimum=0)
     _check_number(cfg, "data.batch_size", int, minimum=1)
     _check_number(cfg, "data.eval_batch_size", int, minimum=1)
@@ -94,7 +96,7 @@ def check_values(cfg: DictConfig) -> None:
 def _check_keys(cfg: DictConfig) -> None:
     """Refuse groups without a ``_target_`` and unknown top-level keys, which would make a run impossible to resume."""
     plain: Any = OmegaConf.to_container(cfg)
-    known = sorted(field.name for field in fields(EvalConfig if "checkpoint" in cfg else TrainConfig))
+    known = sorted(field.name for field in fields(SCHEMAS[_script(cfg)]))
     for key, value in plain.items():
         if key not in known:
             raise UserError(
@@ -111,6 +113,12 @@ def _check_keys(cfg: DictConfig) -> None:
         absent = [key for key in needed if isinstance(node, dict) and node.get(key) is None]
         if absent and (node or group in REQUIRED or _refers([plain["task"]], group)):
             raise UserError(f"{group} has no {absent[0]}; expected {group}= one of {', '.join(choices(group))}")
+
+
+def _script(cfg: DictConfig) -> str:
+    """Return the name of the script whose config this is. A config without a schema is one of the training."""
+    kind = OmegaConf.get_type(cfg)
+    return next((name for name, schema in SCHEMAS.items() if schema is kind), "train")
 
 
 def check_used(cfg: DictConfig) -> None:

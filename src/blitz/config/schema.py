@@ -1,4 +1,4 @@
-"""The typed top level of ``configs/train.yaml`` and ``configs/eval.yaml``."""
+"""The typed top level of the configs of the console scripts."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -49,10 +49,46 @@ class EvalConfig:
     device: dict[str, Any] = field(default_factory=dict)
 
 
+@dataclass
+class PredictConfig:
+    """The top level of ``configs/predict.yaml``."""
+
+    run: str | None = None
+    checkpoint: str | None = None
+    inputs: str = MISSING
+    format: str = "csv"
+    grid: int = 24
+    data_root: str | None = None
+    trust: bool = False
+    output_dir: str = MISSING
+    trainer: dict[str, Any] = field(default_factory=dict)
+    device: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class ExportConfig:
+    """The top level of ``configs/export.yaml``."""
+
+    run: str | None = None
+    checkpoint: str | None = None
+    format: str = "onnx"
+    data_root: str | None = None
+    trust: bool = False
+    output_dir: str = MISSING
+
+
+SCHEMAS: dict[str, Any] = {
+    "train": TrainConfig,
+    "eval": EvalConfig,
+    "predict": PredictConfig,
+    "export": ExportConfig,
+}
+
+
 def register() -> None:
     """Make the typed top levels and the resolvers known to Hydra."""
     store = ConfigStore.instance()
-    store.store(name="train_schema", node=TrainConfig)
-    store.store(name="eval_schema", node=EvalConfig)
+    for name, schema in SCHEMAS.items():
+        store.store(name=f"{name}_schema", node=schema)
     for name, resolver in RESOLVERS.items():
         OmegaConf.register_new_resolver(name, resolver, replace=True)

@@ -285,6 +285,12 @@ class ImageDataModule(LightningDataModule):
     def predict_dataloader(self) -> Loader:
         return self.test_dataloader()
 
+    def split_dataloader(self, name: str) -> Loader:
+        """Return the batches of ``train``, ``val`` or ``test`` in the order of the data, without augmentation."""
+        if name not in self.splits:
+            raise UserError(f"inputs={name}: the data has no such split; expected {' or '.join(self.splits)}")
+        return self._loader(name, self.batching.eval_batch_size)
+
     def _loader(self, name: str, batch_size: int, **options: Any) -> Loader:
         device, workers = torch.device("cpu"), self.batching.workers
         if trainer := self.trainer:

@@ -1,11 +1,9 @@
 """Your own images: ``root/{train,test}/<class>/*`` and, if you have a validation split, ``root/val/<class>/*``."""
 
-import contextlib
 import hashlib
 import os
-import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -21,14 +19,10 @@ from blitz.config.resolvers import class_names
 from blitz.data import cache
 from blitz.data.datamodule import ImageDataModule
 from blitz.data.loader import Split
-from blitz.data.transforms import Transform
+from blitz.data.transforms import EXTENSIONS, Transform, errors_name
 from blitz.errors import UserError
 
-EXTENSIONS = frozenset(ending for ending, kind in Image.registered_extensions().items() if kind in Image.OPEN)
 NESTED, OTHERS = "images that are not directly in a class directory", "files of other kinds"
-
-# Every image that Pillow can read is used, so its warnings about metadata or sizes help nobody.
-warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
 class ImageFolder(ImageDataModule):
@@ -168,22 +162,11 @@ def _is_image(name: str) -> bool:
 
 
 def _decode(path: str, transform: Transform) -> Tensor:
-    with _errors_name(path), Image.open(path) as image:
-        return transform.to_uint8(image)
+    return transform.read(path)
 
 
 def _verify(path: str) -> None:
-    with _errors_name(path), Image.open(path) as image:
+    with errors_name(path), Image.open(path) as image:
         if isinstance(image, ImageFile.StubImageFile):
             image.load()  # raises: Pillow recognizes the format, but has no decoder
         image.verify()
-
-
-@contextlib.contextmanager
-def _errors_name(path: str) -> Iterator[None]:
-    """Turn any error of a decoder into a UserError that names the file. Pillow's decoders raise more than OSError."""
-    try:
-        yield
-    except Exception as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise UserError(f"{as_text(path)}: cannot be read as an image ({reason})") from error

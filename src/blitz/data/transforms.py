@@ -1,19 +1,40 @@
 """Pure functions over images, and the transform from a picture to a network's input. Does not import Lightning."""
 
-from collections.abc import Callable, Sequence
+import contextlib
+import os
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 import torchvision.transforms.v2.functional as TF
+from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from torch import Tensor
 
+from blitz.config.paths import as_text
 from blitz.data.checks import check_integer, is_number
 from blitz.errors import UserError
 
+Picture = Image.Image | Tensor | NDArray[np.uint8] | str | os.PathLike[str]
+
+EXTENSIONS = frozenset(ending for ending, kind in Image.registered_extensions().items() if kind in Image.OPEN)
 MODES = {1: "L", 3: "RGB"}
 MAX_SIZE = 16384  # pixels; a single image of this size takes 3 GB as float32
+
+# Every image that Pillow can read is used, so its warnings about metadata or sizes help nobody.
+warnings.filterwarnings("ignore", module=r"PIL\.")
+
+
+@contextlib.contextmanager
+def errors_name(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Turn any error of a decoder into a UserError that names the file. Pillow's decoders raise more than OSError."""
+    try:
+        yield
+    except Exception as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise UserError(f"{as_text(path)}: cannot be read as an image ({reason})") from error
 
 
 def to_tensor(image: Image.Image, channels: int) -> Tensor:
@@ -70,6 +91,25 @@ def fit(images: Tensor, size: int, method: str) -> Tensor:
     return images if images.shape[-2:] == (size, size) else FITS[method](images, size)
 
 
+def array_to_tensor(array: NDArray[np.uint8], channels: int) -> Tensor:
+    """Return an array ``(h, w)``, ``(h, w, c)`` or ``(n, h, w, c)`` as uint8 ``(n, channels, h, w)``.
+
+    One value per pixel is greyscale, three are RGB, four are RGB and transparency.
+
+    Raises:
+        UserError: the array has another type or shape.
+    """
+    pixels = array[..., None] if array.ndim == 2 else array
+    pixels = pixels[None] if pixels.ndim == 3 else pixels
+    if array.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[-1] not in (1, 3, 4) or 0 in pixels.shape:
+        raise UserError(
+            f"images: an array of {array.dtype} {array.shape}; expected uint8 (height, width), (height, width, 3) "
+            "or (n, height, width, 3)"
+        )
+    pictures = (Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image) for image in pixels)
+    return torch.stack([to_tensor(picture, channels) for picture in pictures])
+
+
 def normalize(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
     """Return uint8 ``(n, channels, h, w)`` as normalized float32.
 
@@ -108,8 +148,13 @@ def stratified_split(labels: Tensor, fraction: float, seed: int) -> tuple[Tensor
 class Transform:
     """Convert pictures to a batch for the network, in the same way as the images of the data set.
 
-    Call it with a PIL image, a list of them, or uint8 ``(channels, h, w)`` or ``(n, channels, h, w)``. It returns
-    float32 ``(n, channels, image_size, image_size)``.
+    Call it with an image or a list of images of any size. An image is one of these:
+
+    - a PIL image of any mode, or the path of a file;
+    - an array of uint8, ``(h, w)`` for greyscale, ``(h, w, 3)`` for RGB, or ``(n, h, w, 3)`` for several;
+    - a tensor of uint8, ``(channels, h, w)``, or ``(n, channels, h, w)`` for several.
+
+    It returns float32 ``(n, channels, image_size, image_size)`` on the CPU, or on the device of the tensor.
 
     Args:
         channels: 1 for greyscale, 3 for RGB.
@@ -143,6 +188,23 @@ class Transform:
         """Shape of one image: ``(channels, image_size, image_size)``."""
         return self.channels, self.image_size, self.image_size
 
+    @property
+    def extensions(self) -> frozenset[str]:
+        """Endings of the files that ``read`` may be able to decode, in lower case, with the dot."""
+        return EXTENSIONS
+
+    def read(self, path: str | os.PathLike[str]) -> Tensor:
+        """Return the image in a file as uint8 ``(channels, image_size, image_size)``.
+
+        Raises:
+            UserError: it cannot be read as an image; the message names the file.
+        """
+        with errors_name(path):
+            if os.path.exists(path) and not os.path.isfile(path):  # noqa: PTH110, PTH113 opening a FIFO would block
+                raise ValueError("not a regular file")
+            with Image.open(path) as image:
+                return self.to_uint8(image)
+
     def to_uint8(self, image: Image.Image | Tensor) -> Tensor:
         """Return a PIL image, or uint8 ``(..., channels, h, w)``, with the network's channels and size.
 
@@ -153,14 +215,33 @@ class Transform:
         check_uint8(pixels)
         return fit(pixels, self.image_size, self.fit)
 
-    def __call__(self, images: Image.Image | Sequence[Image.Image] | Tensor) -> Tensor:
+    def to_batch(self, images: Picture | Sequence[Picture]) -> Tensor:
+        """Return pictures as uint8 ``(n, channels, image_size, image_size)``, without normalizing them."""
+        if isinstance(images, str | os.PathLike):
+            return self.read(images)[None]
         if isinstance(images, Image.Image):
-            images = [images]
+            return self.to_uint8(images)[None]
+        if isinstance(images, np.ndarray):
+            return self.to_uint8(array_to_tensor(images, self.channels))
         if isinstance(images, Tensor):
-            batch = self.to_uint8(images.reshape(-1, *images.shape[-3:]))
-        else:
-            batch = torch.stack([self.to_uint8(image) for image in images])
-        return normalize(batch, self.mean, self.std)
+            self._check_tensor(images)
+            return self.to_uint8(images.reshape(-1, *images.shape[-3:]))
+        if not isinstance(images, Sequence) or not images:
+            found = "an empty list" if isinstance(images, Sequence) else f"an object of type {type(images).__name__}"
+            raise UserError(f"images: {found}; expected PIL images, arrays, tensors or paths")
+        return torch.cat([self.to_batch(image) for image in images])
+
+    def _check_tensor(self, images: Tensor) -> None:
+        check_uint8(images)
+        if images.ndim not in (3, 4) or images.shape[-3] != self.channels or 0 in images.shape:
+            raise UserError(
+                f"images: a tensor of the shape {tuple(images.shape)}; expected ({self.channels}, height, width) "
+                f"or (n, {self.channels}, height, width)"
+            )
+
+    def __call__(self, images: Picture | Sequence[Picture]) -> Tensor:
+        batch = self.to_batch(images)
+        return normalize(batch, self.mean.to(batch.device), self.std.to(batch.device))
 
 
 def _per_channel(name: str, values: Any, channels: int) -> Tensor:

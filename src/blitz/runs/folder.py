@@ -38,6 +38,7 @@ from blitz.runs.report import Report, Rows
 # Names that ModelCheckpoint does not use: it names files by metrics, "best", or with ``save_last`` "last".
 LAST, PREVIOUS, NEXT = "resume.ckpt", "resume-previous.ckpt", "resume-next.ckpt"
 RESUMABLE = (LAST, PREVIOUS)  # newest first
+SOURCE = "source.json"  # of predictions or an exported model: checkpoint, command, packages and machine
 OLD_NAMES = {"last.ckpt": LAST, "previous.ckpt": PREVIOUS}  # until 2026-11
 
 
@@ -143,6 +144,30 @@ def finish_run(run: Run, metrics: Mapping[str, SupportsFloat], report: Report) -
     tables = {run.path / f"{name}.csv": as_csv(rows) for name, rows in report.tables.items()}
     files = {run.path / name: content for name, content in report.files.items()}
     write_all(tables | files | {run.path / "metrics.json": as_json(dict(sorted(finite.items())))})
+
+
+def refuse_results(directory: Path, *names: str) -> None:
+    """Refuse a directory that already holds results, or a file with one of these ``names``.
+
+    Raises:
+        RunExistsError: with the path of the file.
+    """
+    for path in (directory / name for name in (SOURCE, *names)):
+        if path.exists():
+            raise RunExistsError(f"{path} exists, and results are never overwritten; expected a new output_dir")
+
+
+def write_results(directory: Path, contents: Mapping[str, bytes], source: Mapping[str, Any]) -> list[Path]:
+    """Write results other than those of a run, and their origin as ``source.json``. Return the paths of the results.
+
+    Raises:
+        RunExistsError: the directory already holds results.
+    """
+    refuse_results(directory, *contents)
+    paths = {directory / name: content for name, content in contents.items()}
+    directory.mkdir(parents=True, exist_ok=True)
+    write_all({**paths, directory / SOURCE: as_json(dict(source))})
+    return list(paths)
 
 
 def as_csv(rows: Rows) -> bytes:

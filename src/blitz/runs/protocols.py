@@ -1,11 +1,14 @@
 """Optional methods of a task or a data module. Any LightningModule works without them."""
 
 import inspect
-from collections.abc import Mapping, Sequence
-from typing import Protocol, TypeGuard, runtime_checkable
+import os
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any, Protocol, TypeGuard, runtime_checkable
 
 import torch
+from torch import Tensor
 
+from blitz.runs.exportable import Exportable
 from blitz.runs.report import Report
 
 
@@ -23,6 +26,52 @@ class NamingTask(Protocol):
         """Return the names of the metrics of an epoch of ``stage``."""
 
 
+class PredictingTask(Protocol):
+    """Task that names its predictions. For any other task, the numbers that ``predict_step`` returns are written."""
+
+    def prediction_records(self, batch: Any, outputs: Any) -> Sequence[Mapping[str, Any]]:
+        """Return numbers, texts, and numbers by class, for each sample.
+
+        Args:
+            batch: inputs and targets. The targets are None if the inputs are files.
+            outputs: the result of ``predict_step`` for this batch.
+        """
+
+    def prediction_report(self, batch: Any, outputs: Any) -> Report:
+        """Return lines and pictures of these predictions, which are the first ones."""
+
+
+@runtime_checkable
+class ExportableTask(Protocol):
+    """Task that can be exported to ONNX and ``torch.export``."""
+
+    def exportable(self) -> Exportable:
+        """Return the module to export."""
+
+
+@runtime_checkable
+class FileTransform(Protocol):
+    """Transform of a task that reads files. Without one, predictions are only possible for a split of the data."""
+
+    @property
+    def extensions(self) -> Collection[str]:
+        """Endings of the files that it may be able to read, in lower case, with the dot."""
+
+    def read(self, path: str | os.PathLike[str]) -> Tensor:
+        """Return a file as a tensor of a fixed shape. Raise a UserError that names the file if it cannot be read."""
+
+    def __call__(self, batch: Tensor) -> Tensor:
+        """Return the network's inputs for a batch of these tensors."""
+
+
+@runtime_checkable
+class OrderedData(Protocol):
+    """Data module whose splits can be read in a fixed order, without augmentation."""
+
+    def split_dataloader(self, name: str) -> Iterable[Any]:
+        """Return the batches of ``train``, ``val`` or ``test``. Raise a UserError if there is no such split."""
+
+
 @runtime_checkable
 class DescribedData(Protocol):
     """Data module with lines for the start of a run, and checksums that a resumed run compares."""
@@ -38,13 +87,20 @@ class DescribedData(Protocol):
 
 def reports(task: object) -> TypeGuard[ReportingTask]:
     """Return whether a task is a ``ReportingTask``. Another module may have a method of that name."""
-    return _takes_stage(getattr(task, "report", None))
+    return _takes(getattr(task, "report", None), "stage")
 
 
 def names_metrics(task: object) -> TypeGuard[NamingTask]:
     """Return whether a task is a ``NamingTask``."""
-    return _takes_stage(getattr(task, "metric_names", None))
+    return _takes(getattr(task, "metric_names", None), "stage")
 
 
-def _takes_stage(method: object) -> bool:
-    return callable(method) and list(inspect.signature(method).parameters) == ["stage"]
+def describes_predictions(task: object) -> TypeGuard[PredictingTask]:
+    """Return whether a task is a ``PredictingTask``."""
+    return all(
+        _takes(getattr(task, name, None), "batch", "outputs") for name in ("prediction_records", "prediction_report")
+    )
+
+
+def _takes(method: object, *parameters: str) -> bool:
+    return callable(method) and list(inspect.signature(method).parameters) == list(parameters)

@@ -2,7 +2,7 @@
 
 import io
 from dataclasses import replace
-from typing import Any, Protocol, Unpack
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor, nn
@@ -10,27 +10,16 @@ from torchvision.transforms.v2.functional import to_pil_image
 from torchvision.utils import make_grid
 
 from blitz.errors import UserError
+from blitz.runs.exportable import Exportable
 from blitz.runs.report import Report
+from blitz.task import image_model
+from blitz.task.image_model import Normalization, to_pixels
 from blitz.task.net_check import output_shape
 from blitz.task.stage_task import Loss, StageOptions, StageTask
 
 Batch = tuple[Tensor, Tensor]
 PICTURED = 8  # images
 ENLARGED = 3  # pixels of the picture per pixel of an image, in each direction
-
-
-class Normalization(Protocol):
-    """From pictures to the batch that a network takes: float32 ``(n, channels, image_size, image_size)``.
-
-    ``mean`` and ``std``, ``(channels, 1, 1)`` or ``(1, 1, 1)``, refer to values in [0, 1].
-    """
-
-    channels: int
-    image_size: int
-    mean: Tensor
-    std: Tensor
-
-    def __call__(self, images: Any) -> Tensor: ...
 
 
 class Autoencode(StageTask):
@@ -78,6 +67,35 @@ class Autoencode(StageTask):
         """Return reconstructions ``(n, channels, size, size)``."""
         return self(batch[0])
 
+    def predict(self, images: Any) -> Tensor:
+        """Return reconstructions of images of any size, uint8 ``(n, channels, size, size)``.
+
+        Args:
+            images: anything that the transform takes: PIL images, arrays, tensors, paths, or a list of them.
+        """
+        outputs = image_model.predict(self, self.transform, images)
+        assert self.transform is not None
+        return to_pixels(outputs, self.transform)
+
+    def prediction_records(self, batch: tuple[Tensor, Tensor | None], outputs: Tensor) -> list[dict[str, Any]]:
+        """Return the mean squared error of the normalized values of each image."""
+        errors = (outputs.float() - batch[0].float()).square().flatten(1).mean(1)
+        return [{"error": error} for error in errors.tolist()]
+
+    def prediction_report(self, batch: tuple[Tensor, Tensor | None], outputs: Tensor) -> Report:
+        """Return the picture ``reconstructions.png`` of the first images."""
+        if self.transform is None:
+            return Report()
+        pixels = (to_pixels(part[:PICTURED].float(), self.transform) for part in (batch[0], outputs))
+        return Report(files={"reconstructions.png": picture(*pixels)})
+
+    def exportable(self) -> Exportable:
+        """Return the network with its normalization: uint8 images in, ``reconstructions`` in [0, 1] out."""
+        transform: Any = self.transform
+        return image_model.exportable(
+            self, transform, "reconstructions", lambda outputs: (outputs * transform.std + transform.mean).clamp(0, 1)
+        )
+
     def on_validation_epoch_start(self) -> None:
         self.pictured["val"] = []
 
@@ -105,11 +123,6 @@ class Autoencode(StageTask):
             to_pixels(torch.stack(part).float().cpu(), self.transform) for part in zip(*pairs, strict=True)
         )
         return replace(report, files={"reconstructions.png": picture(images, reconstructions)})
-
-
-def to_pixels(images: Tensor, transform: Normalization) -> Tensor:
-    """Convert normalized float32 ``(n, channels, h, w)`` to uint8. Values outside of [0, 255] are clipped."""
-    return (images * transform.std + transform.mean).clamp(0, 1).mul(255).round().to(torch.uint8)
 
 
 def picture(images: Tensor, reconstructions: Tensor) -> bytes:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, cast, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -13,14 +13,18 @@ from torchmetrics import MeanMetric, Metric, MetricCollection
 from torchmetrics.classification import MulticlassConfusionMatrix
 
 from blitz.errors import UserError
+from blitz.runs.exportable import Exportable
 from blitz.runs.report import Report
-from blitz.task import optimization, per_class
+from blitz.task import image_model, optimization, per_class
 from blitz.task.net_check import output_shape
 from blitz.task.optimization import OptimizerFactory, ParameterGroups, Schedule
+from blitz.task.predictions import Predictions
 from blitz.task.stage_metrics import StageMetrics
 from blitz.task.training_metrics import TrainingMetrics
 
 Batch = tuple[Tensor, Tensor]
+IN_LINE = 4  # images in the lines "GroundTruth" and "Predicted", as in the tutorial
+DIGITS = 6  # of a probability, after the point
 
 
 class ImageTransform(Protocol):
@@ -125,9 +129,56 @@ class Classify(LightningModule):
     def test_step(self, batch: Batch, batch_idx: int) -> Tensor:
         return self._evaluation_step("test", batch)
 
-    def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
+    def predict_step(self, batch: tuple[Tensor, Tensor | None], batch_idx: int) -> Tensor:
         """Return class probabilities ``(n, len(classes))``."""
         return self.net(batch[0]).softmax(1)
+
+    def predict(self, images: Any) -> Predictions:
+        """Return the predicted class and the class probabilities of each image.
+
+        Args:
+            images: anything that the transform takes: PIL images, arrays, tensors, paths, or a list of them.
+
+        Raises:
+            UserError: an image cannot be read, or has another type or shape.
+        """
+        return Predictions(self.classes, image_model.predict(self, self.transform, images))
+
+    def prediction_records(self, batch: tuple[Tensor, Tensor | None], outputs: Tensor) -> list[dict[str, Any]]:
+        """Return the true class if it is known, the predicted class, its probability, and those of all classes."""
+        truths = self._names(batch[1])
+        records: list[dict[str, Any]] = [{"truth": name} for name in truths] if truths else [{} for _ in outputs]
+        for record, found in zip(records, Predictions(self.classes, outputs.float()), strict=True):
+            record["prediction"] = found.name
+            record["confidence"] = round(found.confidence, DIGITS)
+            record["probability"] = {name: round(value, DIGITS) for name, value in found.probabilities.items()}
+        return records
+
+    def prediction_report(self, batch: tuple[Tensor, Tensor | None], outputs: Tensor) -> Report:
+        """Return the tutorial's lines if the true classes are known, and ``grid.png``, a picture of all images."""
+        from blitz import plots  # imports matplotlib, which training does not need
+
+        predictions, truths = Predictions(self.classes, outputs.float()), self._names(batch[1])
+        summary = {}
+        if truths:
+            pairs = list(zip(truths, predictions.names, strict=True))[:IN_LINE]
+            widths = [max(map(len, pair)) for pair in pairs]
+            for label, names in zip(("GroundTruth:", "Predicted:"), zip(*pairs, strict=True), strict=True):
+                padded = (f"{name:<{width}}" for name, width in zip(names, widths, strict=True))
+                summary[label] = "  ".join(padded).rstrip()
+        if not all(hasattr(self.transform, name) for name in ("mean", "std")):
+            return Report(summary=summary)
+        pixels = image_model.to_pixels(batch[0].float(), cast("image_model.Normalization", self.transform))
+        figure = plots.prediction_grid(pixels, predictions.names, predictions.confidences.tolist(), truths)
+        return Report(summary=summary, files={"grid.png": plots.as_png(figure)})
+
+    def _names(self, labels: Tensor | None) -> list[str] | None:
+        return None if labels is None else [self.classes[label] for label in labels.tolist()]
+
+    def exportable(self) -> Exportable:
+        """Return the network with its normalization and a softmax: uint8 images in, ``probabilities`` out."""
+        finish = partial(torch.softmax, dim=1)
+        return image_model.exportable(self, self.transform, "probabilities", finish, classes=self.classes)
 
     def _loss_and_logits(self, batch: Batch) -> tuple[Tensor, Tensor]:
         images, labels = batch

@@ -1,11 +1,14 @@
 """Regression with one output."""
 
-from typing import Unpack
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor, nn
 
 from blitz.errors import UserError
+from blitz.runs.exportable import Exportable
+from blitz.runs.report import Report
+from blitz.task.image_model import evaluation_mode
 from blitz.task.net_check import output_shape
 from blitz.task.stage_task import Loss, StageOptions, StageTask
 
@@ -51,6 +54,39 @@ class Regress(StageTask):
     def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return predictions ``(n,)``."""
         return self(batch[0])
+
+    def predict(self, inputs: Any) -> Tensor:
+        """Return predictions ``(n,)`` for a tensor, an array or lists of numbers ``(n, features)``."""
+        with evaluation_mode(self):
+            return self(torch.as_tensor(inputs, dtype=torch.float32).to(self.device)).cpu()
+
+    def prediction_records(self, batch: Batch, outputs: Tensor) -> list[dict[str, Any]]:
+        """Return the true and the predicted number of each sample."""
+        pairs = zip(batch[1].flatten().tolist(), outputs.tolist(), strict=True)
+        return [{"truth": truth, "prediction": prediction} for truth, prediction in pairs]
+
+    def prediction_report(self, batch: Batch, outputs: Tensor) -> Report:
+        """Return no lines and no pictures: the table holds everything."""
+        return Report()
+
+    def exportable(self) -> Exportable:
+        """Return the network: float32 ``inputs`` ``(n, features)`` in, ``predictions`` ``(n,)`` out.
+
+        Raises:
+            UserError: the number of features is unknown.
+        """
+        if self.example_input_array is None:
+            raise UserError("task.features=null: the exported model needs their number; expected a whole number")
+        example = torch.as_tensor(self.example_input_array)
+        return Exportable(
+            module=nn.Sequential(self.net, nn.Flatten(0)).eval(),
+            example=example,
+            input="inputs",
+            output="predictions",
+            raw=lambda batch: batch[0],
+            original=lambda batch: self.predict(batch[0]),
+            metadata={"features": example.shape[1]},
+        )
 
 
 def _check_numbers(net: nn.Module, shape: tuple[int, ...], n: int) -> None:
