@@ -2,7 +2,7 @@
 
 import io
 from dataclasses import replace
-from typing import Any, Protocol, Unpack
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor, nn
@@ -12,25 +12,12 @@ from torchvision.utils import make_grid
 from blitz.errors import UserError
 from blitz.runs.report import Report
 from blitz.task.net_check import output_shape
+from blitz.task.pictures import Normalization, unnormalize
 from blitz.task.stage_task import Loss, StageOptions, StageTask
 
 Batch = tuple[Tensor, Tensor]
 PICTURED = 8  # images
 ENLARGED = 3  # pixels of the picture per pixel of an image, in each direction
-
-
-class Normalization(Protocol):
-    """From pictures to the batch that a network takes: float32 ``(n, channels, image_size, image_size)``.
-
-    ``mean`` and ``std``, ``(channels, 1, 1)`` or ``(1, 1, 1)``, refer to values in [0, 1].
-    """
-
-    channels: int
-    image_size: int
-    mean: Tensor
-    std: Tensor
-
-    def __call__(self, images: Any) -> Tensor: ...
 
 
 class Autoencode(StageTask):
@@ -74,6 +61,14 @@ class Autoencode(StageTask):
     def predictions_and_targets(self, batch: Batch) -> tuple[Tensor, Tensor]:
         return self.net(batch[0]), batch[0]
 
+    def batch_pixels(self, batch: Batch) -> Tensor | None:
+        """Return the images of a batch as pictures. None if there is no transform."""
+        return None if self.transform is None else unnormalize(batch[0], self.transform)
+
+    def batch_captions(self, batch: Batch) -> list[str]:
+        """Return an empty caption for each image: the labels are not used."""
+        return [""] * len(batch[0])
+
     def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return reconstructions ``(n, channels, size, size)``."""
         return self(batch[0])
@@ -101,15 +96,13 @@ class Autoencode(StageTask):
         report, pairs = super().report(stage), self.pictured.get(stage)
         if self.transform is None or not pairs:
             return report
-        images, reconstructions = (
-            to_pixels(torch.stack(part).float().cpu(), self.transform) for part in zip(*pairs, strict=True)
-        )
+        images, reconstructions = (to_pixels(torch.stack(part), self.transform) for part in zip(*pairs, strict=True))
         return replace(report, files={"reconstructions.png": picture(images, reconstructions)})
 
 
 def to_pixels(images: Tensor, transform: Normalization) -> Tensor:
     """Convert normalized float32 ``(n, channels, h, w)`` to uint8. Values outside of [0, 255] are clipped."""
-    return (images * transform.std + transform.mean).clamp(0, 1).mul(255).round().to(torch.uint8)
+    return unnormalize(images, transform).mul(255).round().to(torch.uint8)
 
 
 def picture(images: Tensor, reconstructions: Tensor) -> bytes:
