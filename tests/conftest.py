@@ -21,7 +21,8 @@ from blitz.config.paths import PROJECT
 from blitz.process.signals import SIGNALS
 
 DATA = PROJECT / "data"
-QUICK = ("trainer.max_epochs=1", "trainer.limit_train_batches=3", "trainer.log_every_n_steps=1")
+QUICK = ("trainer.max_epochs=1", "trainer.limit_train_batches=3", "trainer.log_every_n_steps=1",
+         "callback/dashboard=none")  # fmt: skip
 TESTS = Path(__file__).parent
 SLOW = (
     "runs/test_resume.py", "callback/test_last_checkpoint.py", "scripts/test_fuzz.py", "device/test_ddp.py",

@@ -32,6 +32,8 @@ ALLOWED: dict[str, set[str]] = {
     "sweep": {*SHARED, "terminal"},
     **{script: {*SHARED, "cli", "terminal", "training", "sweep"} for script in SCRIPTS},
     **dict.fromkeys(TWINS, SHARED),
+    "plots": set(),
+    "callback": {*SHARED, "plots"},
 }
 KNOWS_HYDRA = {"config", "cli", "sweep", "training", "runs", *SCRIPTS}
 WITHOUT_LIGHTNING = {"model", "optimizer", "config", "process.random_state", "process.ranks", "process.signals",

@@ -49,7 +49,8 @@ class Mistakes(Drawing):
         if self._worst:
             pixels, labels, predicted, confidences = self._worst
             classes = cast("ClassifierTask", module).classes
-            figure = plots.prediction_grid(pixels, labels.tolist(), predicted.tolist(), confidences.tolist(), classes)
+            found, truths = ([classes[index] for index in part.tolist()] for part in (predicted, labels))
+            figure = plots.prediction_grid(pixels, found, confidences.tolist(), truths)
             writer.add_figure(f"pictures/mistakes_{stage}", figure, step)
 
     def end(self) -> None:

@@ -45,7 +45,8 @@ class Predictions(Drawing):
         if len(labels):
             confidences, predicted = probabilities.max(1)
             classes = cast("ClassifierTask", module).classes
-            figure = plots.prediction_grid(pixels, labels.tolist(), predicted.tolist(), confidences.tolist(), classes)
+            found, truths = ([classes[index] for index in part.tolist()] for part in (predicted, labels))
+            figure = plots.prediction_grid(pixels, found, confidences.tolist(), truths)
             writer.add_figure(f"pictures/predictions_{stage}", figure, step)
 
     def end(self) -> None:

@@ -1,7 +1,6 @@
 """Config, commands and results of a run as text."""
 
 import shlex
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ from blitz.callback.drawing import writers
 from blitz.config.paths import as_override
 from blitz.runs.folder import Run
 from blitz.runs.protocols import reports
+from blitz.runs.report import Rows
 
 
 class Texts(Callback):
@@ -38,14 +38,14 @@ class Texts(Callback):
         metrics = trainer.callback_metrics  # on all ranks, because Lightning may reduce values over them now
         for writer in writers(trainer):
             rows = [(name, f"{float(value):.6g}") for name, value in sorted(metrics.items())]
-            tables = {"metrics": [("metric", "value"), *rows]}
+            tables: dict[str, Rows] = {"metrics": [("metric", "value"), *rows]}
             if reports(module):
                 tables |= module.report(stage).tables
             for name, table in tables.items():
                 writer.add_text(f"{stage}/{name}", markdown(table), trainer.global_step)
 
 
-def markdown(rows: Sequence[Sequence[Any]]) -> str:
+def markdown(rows: Rows) -> str:
     """Return a table in Markdown. The first row is the header."""
     lines = [" | ".join(_cell(value) for value in row) for row in rows]
     lines.insert(1, " | ".join("---" for _ in rows[0]))

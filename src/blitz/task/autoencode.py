@@ -2,7 +2,7 @@
 
 import io
 from dataclasses import replace
-from typing import Any, Unpack
+from typing import Unpack
 
 import torch
 from torch import Tensor, nn

@@ -33,15 +33,16 @@ from blitz.training.rehearsal import Rehearsal
 
 Config = dict[str, Any]
 # Keys, and groups of keys, that do not change the weights, and properties of the data, which its name stands for.
-NOT_HPARAMS = ("run_dir", "resume", "reproduce", "optimized_metric", "direction", "threads", "channels_last", "compile",
-               "callback", "logger", "device", "task.transform", "task.classes",
-               *(f"data.{name}" for name in ("root", "classes", "num_classes", "channels", "fit", "mean", "std", "loader",
-                                             "memory_limit", "num_workers", "eval_batch_size")),
-               *(f"trainer.{name}" for name in ("_target_", "num_nodes", "log_every_n_steps", "check_val_every_n_epoch",
-                                                "val_check_interval", "limit_val_batches", "limit_test_batches",
-                                                "fast_dev_run", "detect_anomaly", "profiler", "default_root_dir",
-                                                "num_sanity_val_steps", "enable_progress_bar", "enable_model_summary",
-                                                "use_distributed_sampler")))  # fmt: skip
+NOT_HPARAMS = (
+    "run_dir", "resume", "reproduce", "optimized_metric", "direction", "threads", "channels_last", "compile",
+    "callback", "logger", "device", "task.transform", "task.classes",
+    "data.root", "data.classes", "data.num_classes", "data.channels", "data.fit", "data.mean", "data.std",
+    "data.loader", "data.memory_limit", "data.num_workers", "data.eval_batch_size",
+    "trainer._target_", "trainer.num_nodes", "trainer.log_every_n_steps", "trainer.check_val_every_n_epoch",
+    "trainer.val_check_interval", "trainer.limit_val_batches", "trainer.limit_test_batches", "trainer.fast_dev_run",
+    "trainer.detect_anomaly", "trainer.profiler", "trainer.default_root_dir", "trainer.num_sanity_val_steps",
+    "trainer.enable_progress_bar", "trainer.enable_model_summary", "trainer.use_distributed_sampler",
+)  # fmt: skip
 
 
 def resolve(cfg: DictConfig) -> Config:
