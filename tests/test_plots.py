@@ -67,7 +67,9 @@ def test_images_lie_below_their_titles():
         image = drawn[row * height : (row + 1) * height, column * width : (column + 1) * width]
         inside = image[plots.LINE + plots.GAP : -plots.GAP, plots.GAP : -plots.GAP]
         assert (inside == (color * 255).byte()).all()
-        assert (image[: plots.LINE].float().mean() > 200) and (image[: plots.LINE] < 100).any(), "a title on white"
+        title = image[: plots.LINE]
+        assert title.float().mean() > 200, "white"
+        assert (title < 100).any(), "with text"
 
 
 def test_figures_are_freed():

@@ -307,7 +307,7 @@ def test_hparams_lists_hyper_parameters_and_final_metrics(sweep, tensorboard):
     columns = {column["name"] for column in experiment["hparamInfos"]}
     assert {"optimizer.lr", "optimizer", "optimizer.momentum", "optimizer.betas.0", "seed"} <= columns
     metrics = [info["name"]["tag"] for info in experiment["metricInfos"]]
-    assert {"test/acc", "val/acc", "test/loss"} <= set(metrics)
+    assert {"test/acc", "acc/val", "test/loss"} <= set(metrics)
     assert "epoch" not in metrics
     body = {
         "experimentName": "",

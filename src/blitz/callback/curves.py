@@ -2,7 +2,6 @@
 
 import os
 import time
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -10,6 +9,7 @@ from lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 from torch.optim import Optimizer
 
+from blitz.callback.batch_size import num_samples
 from blitz.callback.drawing import writers
 
 MIB = 2**20
@@ -87,16 +87,6 @@ class Curves(Callback):
             values["device_memory_mib"] = torch.cuda.max_memory_allocated(device) / MIB
             torch.cuda.reset_peak_memory_stats(device)
         return values
-
-
-def num_samples(batch: Any) -> int:
-    """Return the length of the first tensor of a batch; 0 if it has none."""
-    if isinstance(batch, Tensor):
-        return batch.shape[0] if batch.ndim else 1
-    values = list(batch.values()) if isinstance(batch, Mapping) else batch
-    if isinstance(values, str | bytes) or not isinstance(values, Sequence):
-        return 0
-    return next((size for value in values if (size := num_samples(value))), 0)
 
 
 def resident_memory() -> int | None:

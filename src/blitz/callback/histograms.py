@@ -31,4 +31,4 @@ class Histograms(Callback):
                 if weight.numel():  # a sharded weight may be empty
                     writer.add_histogram(f"weights/{name}", weight.detach().float(), step)
                 if weight.grad is not None and weight.grad.numel():
-                    writer.add_histogram(f"gradients/{name}", weight.grad.float(), step)
+                    writer.add_histogram(f"weights/{name}.grad", weight.grad.float(), step)

@@ -1,6 +1,7 @@
 """Embeddings of test images for TensorBoard's projector."""
 
-from contextlib import ExitStack
+import io
+from contextlib import ExitStack, redirect_stdout
 from typing import Any, cast
 
 import torch
@@ -60,7 +61,8 @@ class Projector(Drawing):
             return
         embeddings, labels, pixels = (torch.cat(part) for part in zip(*self._parts, strict=True))
         names = [cast("ClassifierTask", module).classes[label] for label in labels.tolist()]
-        writer.add_embedding(embeddings, names, _sprites(pixels), tag=stage)
+        with redirect_stdout(io.StringIO()):  # torch prints a line if it replaces the files of an interrupted test
+            writer.add_embedding(embeddings, names, _sprites(pixels), tag=stage)
 
     def end(self) -> None:
         self._until_end.close()
