@@ -59,7 +59,9 @@ BASE = (
     "model._target_=torch.nn.Sequential", f"+model._args_={LAYERS}",
     "~model.in_channels", "~model.num_classes", "~model.image_size",
     *(f"+data.augment.{name}._target_=blitz.data.augment.{name}" for name in ("Flip", "Cutout")),
+    "callback/dashboard=none", "+callback.curves._target_=blitz.callback.curves.Curves",
 )  # fmt: skip
+MEASURED = ("train/memory_mib", "train/seconds_per_step", "train/samples_per_second")  # differ when a step is repeated
 EPOCHS = ("trainer.val_check_interval=1.0", "data.batch_size=400")
 SHAPES = {
     "trainer.max_steps, within an epoch": ("trainer.max_steps=10",),
@@ -76,6 +78,7 @@ SHAPES = {
     "limit_train_batches": ("trainer.limit_train_batches=5", "trainer.max_epochs=3"),
     "saved every 4 steps": ("callback.last.every_n_steps=4",),
     "saved every 4 steps, accumulation 2": ("callback.last.every_n_steps=4", "trainer.accumulate_grad_batches=2"),
+    "all dashboards": ("callback/dashboard=full",),
     "images from two workers": ("data.loader=workers", "data.num_workers=2"),
     "trainer.precision=bf16-mixed": ("trainer.precision=bf16-mixed",),
     "device=dp_cpu, two replicas": ("device=dp_cpu",),
@@ -245,7 +248,8 @@ def contents(run: Path) -> dict[str, Any]:
     for name in ("metrics.json", "per_class.csv", "confusion.csv", "metrics.csv"):
         found[name] = (run / name).read_bytes()
     events = (event for path in sorted(run.glob("events.*")) for event in EventFileLoader(str(path)).Load())
-    points = [(v.tag, event.step, *v.tensor.float_val) for event in events for v in event.summary.value]
+    values = ((event.step, value) for event in events for value in event.summary.value)
+    points = [(v.tag, step, *v.tensor.float_val) for step, v in values if not v.tag.startswith(MEASURED)]
     scalars = enumerate(point for point in points if len(point) > 2)
     return found | {f"TensorBoard: point {index}": point for index, point in scalars}
 

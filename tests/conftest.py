@@ -26,7 +26,8 @@ from tests import compositions
 from tests.test_configs import compose
 
 DATA = PROJECT / "data"
-QUICK = ("trainer.max_epochs=1", "trainer.limit_train_batches=3", "trainer.log_every_n_steps=1")
+QUICK = ("trainer.max_epochs=1", "trainer.limit_train_batches=3", "trainer.log_every_n_steps=1",
+         "callback/dashboard=none")  # fmt: skip
 TESTS = Path(__file__).parent
 SLOW = (
     "runs/test_resume.py", "device/test_ddp.py", "callback/test_last_checkpoint.py", "scripts/test_fuzz.py",

@@ -9,7 +9,7 @@ from lightning import LightningModule, Trainer
 from torch.utils.data import DataLoader
 
 from blitz.callback.last_checkpoint import LastCheckpoint
-from blitz.callback.progress_file import ProgressFile, _num_samples
+from blitz.callback.progress_file import ProgressFile
 
 SAMPLES, BATCH, EPOCHS = 10, 4, 3  # batches of 4, 4 and 2
 SCORES = {"val/score": (0.5, 0.9, 0.7), "train/score": (3.0, 1.0, 2.0)}
@@ -123,18 +123,3 @@ def test_file_that_cannot_be_written_fails_no_run(tmp_path):
     trainer.fit(Scored(), DataLoader(range(2)))
     assert progress.samples == 2
     assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.parametrize(
-    ("batch", "size"),
-    [
-        (torch.zeros(5, 2), 5),
-        (torch.tensor(1.0), 1),
-        ((torch.zeros(3, 2), torch.zeros(3)), 3),
-        ({"name": "abc", "x": [torch.zeros(4)]}, 4),
-        (["abc", None], 0),
-        (object(), 0),
-    ],
-)
-def test_size_of_a_batch(batch, size):
-    assert _num_samples(batch) == size

@@ -322,7 +322,7 @@ def test_hparams_lists_hyper_parameters_and_final_metrics(sweep, tensorboard):
     columns = {column["name"] for column in experiment["hparamInfos"]}
     assert {"optimizer.lr", "optimizer", "seed"} <= columns
     metrics = [info["name"]["tag"] for info in experiment["metricInfos"]]
-    assert {"test/acc", "val/acc", "test/loss"} <= set(metrics)
+    assert {"test/acc", "acc/val", "test/loss"} <= set(metrics)
     assert "epoch" not in metrics
     body = {
         "experimentName": "",

@@ -2,14 +2,13 @@
 
 import math
 import time
-from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
 from lightning import Callback, LightningModule, Trainer
-from torch import Tensor
 
+from blitz.callback.batch_size import num_samples
 from blitz.runs.atomic import write_atomically
 from blitz.runs.folder import as_json
 from blitz.runs.status import PROGRESS, read_progress
@@ -54,7 +53,7 @@ class ProgressFile(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        samples = _num_samples(batch) * trainer.world_size
+        samples = num_samples(batch) * trainer.world_size
         self.samples += samples
         self._own_samples += samples
 
@@ -109,13 +108,3 @@ class ProgressFile(Callback):
         }
         with suppress(OSError):  # a run must not fail because of a file that only informs
             write_atomically(self.path, as_json(content), sync=False)
-
-
-def _num_samples(batch: Any) -> int:
-    """Return the length of the first tensor of a batch; 0 if it has none."""
-    if isinstance(batch, Tensor):
-        return batch.shape[0] if batch.ndim else 1
-    values = list(batch.values()) if isinstance(batch, Mapping) else batch
-    if isinstance(values, str | bytes) or not isinstance(values, Sequence):
-        return 0
-    return next((size for value in values if (size := _num_samples(value))), 0)

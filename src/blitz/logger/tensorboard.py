@@ -21,6 +21,7 @@ from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
 from blitz.logger import sync_to_disk
+from blitz.runs.tags import tag
 
 PREFIX, RENAMED = "events.out.tfevents.", ".was."
 ExceptHook = Callable[[threading.ExceptHookArgs], Any]
@@ -44,8 +45,8 @@ class TensorBoardLogger(loggers.TensorBoardLogger):
     """Write a run's hyper-parameters when it starts and its status when it ends, but no list of columns.
 
     TensorBoard then shows the columns of all runs. Lightning's logger writes a list with each run, and TensorBoard
-    takes one run's list for all. The metric ``epoch``, which Lightning adds to all others, is left out: it would be the
-    first curve and the first column.
+    takes one run's list for all. Metrics have the names of ``runs.tags``. The metric ``epoch``, which Lightning adds to
+    all others, is left out.
     """
 
     def __init__(self, save_dir: str | Path, name: str = "", version: str = "", **options: Unpack[Options]) -> None:
@@ -73,7 +74,8 @@ class TensorBoardLogger(loggers.TensorBoardLogger):
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:  # type: ignore[override]
         try:
-            super().log_metrics({name: value for name, value in metrics.items() if name != "epoch"}, step)
+            tags = {name: tag(name) for name in metrics if name != "epoch"}
+            super().log_metrics({new: metrics[name] for name, new in tags.items() if new is not None}, step)
         except ValueError as error:
             if isinstance(error.__cause__, OSError):  # Lightning reports a full disk as a value of the wrong type
                 raise error.__cause__ from None

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, Protocol, TypeGuard, runtime_checkable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from blitz.runs.exportable import Exportable
 from blitz.runs.report import Report
@@ -70,6 +70,41 @@ class OrderedData(Protocol):
 
     def split_dataloader(self, name: str) -> Iterable[Any]:
         """Return the batches of ``train``, ``val`` or ``test``. Raise a UserError if there is no such split."""
+
+
+@runtime_checkable
+class PictureTask(Protocol):
+    """Task on images, which the dashboards show."""
+
+    def batch_pixels(self, batch: Any) -> Tensor | None:
+        """Return float32 ``(n, channels, h, w)`` in [0, 1] on the CPU, as the network sees them, or None."""
+
+    def batch_captions(self, batch: Any) -> Sequence[str]:
+        """Return a caption for each image of a training batch."""
+
+
+@runtime_checkable
+class ClassifierTask(Protocol):
+    """Task that assigns each sample to one of ``classes``."""
+
+    classes: Sequence[str]
+    confusion: Mapping[str, Tensor]  # of the last evaluation of each stage: int, rows are true and columns predicted
+
+    def batch_predictions(self, batch: Any, outputs: Any) -> tuple[Tensor, Tensor]:
+        """Return the labels, int64 ``(n,)``, and the class probabilities ``(n, classes)``, on the CPU.
+
+        Args:
+            outputs: what the validation or test step returned for the batch.
+        """
+
+
+@runtime_checkable
+class EmbeddingTask(Protocol):
+    """Task with a layer whose inputs ``(n, features)`` represent the samples."""
+
+    @property
+    def head(self) -> nn.Module | None:
+        """The layer. None if there is none."""
 
 
 @runtime_checkable

@@ -13,8 +13,8 @@ from blitz.errors import UserError
 from blitz.runs.exportable import Exportable
 from blitz.runs.report import Report
 from blitz.task import image_model
-from blitz.task.image_model import Normalization, to_pixels
 from blitz.task.net_check import output_shape
+from blitz.task.pictures import Normalization, to_pixels, unnormalize
 from blitz.task.stage_task import Loss, StageOptions, StageTask
 
 Batch = tuple[Tensor, Tensor]
@@ -62,6 +62,14 @@ class Autoencode(StageTask):
 
     def predictions_and_targets(self, batch: Batch) -> tuple[Tensor, Tensor]:
         return self.net(batch[0]), batch[0]
+
+    def batch_pixels(self, batch: Batch) -> Tensor | None:
+        """Return the images of a batch as pictures. None if there is no transform."""
+        return None if self.transform is None else unnormalize(batch[0], self.transform)
+
+    def batch_captions(self, batch: Batch) -> list[str]:
+        """Return an empty caption for each image: the labels are not used."""
+        return [""] * len(batch[0])
 
     def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return reconstructions ``(n, channels, size, size)``."""
@@ -119,9 +127,7 @@ class Autoencode(StageTask):
         report, pairs = super().report(stage), self.pictured.get(stage)
         if self.transform is None or not pairs:
             return report
-        images, reconstructions = (
-            to_pixels(torch.stack(part).float().cpu(), self.transform) for part in zip(*pairs, strict=True)
-        )
+        images, reconstructions = (to_pixels(torch.stack(part), self.transform) for part in zip(*pairs, strict=True))
         return replace(report, files={"reconstructions.png": picture(images, reconstructions)})
 
 

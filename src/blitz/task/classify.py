@@ -18,6 +18,7 @@ from blitz.runs.report import Report
 from blitz.task import image_model, optimization, per_class
 from blitz.task.net_check import output_shape
 from blitz.task.optimization import OptimizerFactory, ParameterGroups, Schedule
+from blitz.task.pictures import Normalization, to_pixels, unnormalize
 from blitz.task.predictions import Predictions
 from blitz.task.stage_metrics import StageMetrics
 from blitz.task.training_metrics import TrainingMetrics
@@ -25,15 +26,6 @@ from blitz.task.training_metrics import TrainingMetrics
 Batch = tuple[Tensor, Tensor]
 IN_LINE = 4  # images in the lines "GroundTruth" and "Predicted", as in the tutorial
 DIGITS = 6  # of a probability, after the point
-
-
-class ImageTransform(Protocol):
-    """From pictures to the batch that a network takes: float32 ``(n, channels, image_size, image_size)``."""
-
-    channels: int
-    image_size: int
-
-    def __call__(self, images: Any) -> Tensor: ...
 
 
 @runtime_checkable
@@ -84,7 +76,7 @@ class Classify(LightningModule):
         schedule: Schedule | None = None,
         classes: Sequence[str] = (),
         label_smoothing: float = 0.0,
-        transform: ImageTransform | None = None,
+        transform: Normalization | None = None,
         parameter_groups: ParameterGroups | None = None,
         freeze: Sequence[str] = (),
         loss: Callable[[Tensor, Tensor], Tensor] | None = None,
@@ -124,9 +116,11 @@ class Classify(LightningModule):
         return loss
 
     def validation_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Return the logits, for callbacks."""
         return self._evaluation_step("val", batch)
 
     def test_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Return the logits, for callbacks."""
         return self._evaluation_step("test", batch)
 
     def predict_step(self, batch: tuple[Tensor, Tensor | None], batch_idx: int) -> Tensor:
@@ -168,7 +162,7 @@ class Classify(LightningModule):
                 summary[label] = "  ".join(padded).rstrip()
         if not all(hasattr(self.transform, name) for name in ("mean", "std")):
             return Report(summary=summary)
-        pixels = image_model.to_pixels(batch[0].float(), cast("image_model.Normalization", self.transform))
+        pixels = to_pixels(batch[0], cast("Normalization", self.transform))
         figure = plots.prediction_grid(pixels, predictions.names, predictions.confidences.tolist(), truths)
         return Report(summary=summary, files={"grid.png": plots.as_png(figure)})
 
@@ -190,7 +184,7 @@ class Classify(LightningModule):
         # Not weight=len(labels): torchmetrics 1.9 ignores weights if nan_strategy is "disable".
         self.evaluation_metrics[stage].update(preds=logits, target=batch[1], value=loss.expand(len(batch[1])))
         self.metrics.update(stage, logits, batch[1])
-        return loss
+        return logits
 
     def _update_training_metrics(self, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
         lr = float(self.trainer.optimizers[0].param_groups[0]["lr"])
@@ -278,6 +272,24 @@ class Classify(LightningModule):
         if stage not in self.confusion:  # it was not evaluated
             return Report()
         return per_class.report(stage, self.classes, self.confusion[stage])
+
+    def batch_pixels(self, batch: Batch) -> Tensor | None:
+        """Return the images of a batch as pictures. None if there is no transform that normalized them."""
+        return unnormalize(batch[0], self.transform) if isinstance(self.transform, Normalization) else None
+
+    def batch_captions(self, batch: Batch) -> list[str]:
+        """Return the name of the class of each image."""
+        return [self.classes[label] for label in batch[1].tolist()]
+
+    def batch_predictions(self, batch: Batch, outputs: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the labels, int64 ``(n,)``, and the class probabilities ``(n, len(classes))``, on the CPU."""
+        return batch[1].cpu(), outputs.detach().float().softmax(1).cpu()
+
+    @property
+    def head(self) -> nn.Module | None:
+        """The layer that returns the logits, and whose inputs are the embeddings of the images."""
+        layers = [layer for layer in self.net.modules() if isinstance(layer, nn.Linear)]
+        return layers[-1] if layers and layers[-1].out_features == len(self.classes) else None
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         return optimization.configure(self, self.optimizer, self.schedule, self.parameter_groups)

@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import Callable, Iterator
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from lightning import LightningModule
@@ -10,27 +10,9 @@ from torch import Tensor, nn
 
 from blitz.errors import UserError
 from blitz.runs.exportable import Exportable
+from blitz.task.pictures import to_pixels
 
 BATCH_SIZE = 128  # images that are decoded and predicted together
-
-
-class Normalization(Protocol):
-    """From pictures to the batch that a network takes: float32 ``(n, channels, image_size, image_size)``.
-
-    ``mean`` and ``std``, ``(channels, 1, 1)`` or ``(1, 1, 1)``, refer to values in [0, 1].
-    """
-
-    channels: int
-    image_size: int
-    mean: Tensor
-    std: Tensor
-
-    def __call__(self, images: Any) -> Tensor: ...
-
-
-def to_pixels(images: Tensor, transform: Normalization) -> Tensor:
-    """Convert normalized float32 ``(n, channels, h, w)`` to uint8. Values outside of [0, 255] are clipped."""
-    return (images * transform.std + transform.mean).clamp(0, 1).mul(255).round().to(torch.uint8)
 
 
 @contextlib.contextmanager

@@ -32,8 +32,17 @@ from blitz.training import arguments
 from blitz.training.rehearsal import Rehearsal
 
 Config = dict[str, Any]
-NOT_HPARAMS = ("run_dir", "resume", "reproduce", "optimized_metric", "direction", "callback", "logger", "data.root",
-               "data.classes", "task.transform", "device.process_per_device", "device.force")  # fmt: skip
+# Keys, and groups of keys, that do not change the weights, and properties of the data, which its name stands for.
+NOT_HPARAMS = (
+    "run_dir", "resume", "reproduce", "optimized_metric", "direction", "threads", "channels_last", "compile",
+    "callback", "logger", "device", "task.transform", "task.classes",
+    "data.root", "data.classes", "data.num_classes", "data.channels", "data.fit", "data.mean", "data.std",
+    "data.loader", "data.memory_limit", "data.num_workers", "data.eval_batch_size",
+    "trainer._target_", "trainer.num_nodes", "trainer.log_every_n_steps", "trainer.check_val_every_n_epoch",
+    "trainer.val_check_interval", "trainer.limit_val_batches", "trainer.limit_test_batches", "trainer.fast_dev_run",
+    "trainer.detect_anomaly", "trainer.profiler", "trainer.default_root_dir", "trainer.num_sanity_val_steps",
+    "trainer.enable_progress_bar", "trainer.enable_model_summary", "trainer.use_distributed_sampler",
+)  # fmt: skip
 
 
 def resolve(cfg: DictConfig) -> Config:
@@ -224,13 +233,21 @@ def _without_validation(used: Mapping[str, str | None]) -> str:
 
 
 def hparams(cfg: DictConfig) -> dict[str, Any]:
-    """Return the hyper-parameters by dotted key, without interpolated ones; ``optimizer`` is the name of its class."""
+    """Return the hyper-parameters by dotted key, without interpolated ones; ``optimizer`` is the name of its class.
+
+    TensorBoard's HPARAMS shows first those that differ between its runs, in the order of their names.
+    """
     found = {}
     for key, value in leaves(OmegaConf.to_container(cfg)):
-        name = key.removesuffix("._target_")
-        if name not in (key, *NOT_HPARAMS):
-            found[name] = value.rpartition(".")[2]
-        elif not key.startswith(NOT_HPARAMS) and not key.endswith("_") and value is not None and "${" not in str(value):
+        if (
+            value is None
+            or "${" in str(value)
+            or any(key == name or key.startswith(f"{name}.") for name in NOT_HPARAMS)
+        ):
+            continue
+        if key.endswith("._target_"):
+            found[key.removesuffix("._target_")] = value.rpartition(".")[2]
+        elif not key.endswith("_"):  # such as _partial_
             found[key] = value
     return found
 

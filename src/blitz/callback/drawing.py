@@ -1,0 +1,135 @@
+"""When and where the dashboards draw: on rank 0, in TensorBoard, within a share of the process's time."""
+
+import time
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from lightning import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import TensorBoardLogger
+from torch.utils.tensorboard import SummaryWriter
+
+from blitz.errors import UserError
+
+TIME_SHARE = 0.03
+FIRST_COST = 0.05  # seconds; the assumed cost of a drawing before there was one
+FOR_THE_END = 0.5  # part of the time that is kept for the drawings at the end of a run
+
+_spent: WeakKeyDictionary[Trainer, float] = WeakKeyDictionary()  # seconds, by all drawings of a trainer together
+
+
+def writers(trainer: Trainer) -> list[SummaryWriter]:
+    """Return the writers of the trainer's TensorBoard loggers. Empty on all ranks but the first."""
+    if not trainer.is_global_zero:
+        return []
+    return [logger.experiment for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
+
+
+class Drawing(Callback):
+    """Draw at the end of an evaluation, from outputs that exist already.
+
+    All drawings of a run together take at most ``time_share`` of the CPU time of the process, in the order of the
+    callbacks. Half of it is kept for the evaluations at the end of a run. Thus a short run draws less often, or leaves
+    out the last callbacks. With several processes, the samples are those of rank 0.
+
+    A subclass defines ``draw``, and ``collect`` if it needs outputs. Both are called only if there is a TensorBoard
+    logger and ``accepts`` returns True.
+
+    Args:
+        time_share: None: no limit, so that each validation is drawn.
+
+    Raises:
+        UserError: ``time_share`` is out of range.
+    """
+
+    only_once = False  # whether it is drawn once in a run, as soon as there is time
+
+    def __init__(self, time_share: float | None = TIME_SHARE) -> None:
+        if time_share is not None and not 0 < time_share <= 1:
+            raise UserError(f"time_share={time_share}: out of range; expected > 0 and <= 1, or null")
+        self.time_share = time_share
+        self.drawn = False
+        self._cost = FIRST_COST
+        self._active = False
+
+    def accepts(self, module: LightningModule) -> bool:
+        """Return whether the module offers what is drawn."""
+        raise NotImplementedError
+
+    def begin(self, module: LightningModule) -> None:
+        """Prepare an evaluation that may be drawn."""
+
+    def collect(self, module: LightningModule, batch: Any, outputs: Any) -> None:
+        """Keep what is needed of a batch, and of what the step returned for it."""
+
+    def draw(self, writer: SummaryWriter, module: LightningModule, stage: str, step: int) -> None:
+        """Draw an evaluation of ``stage``: ``val`` or ``test``."""
+        raise NotImplementedError
+
+    def end(self) -> None:
+        """Free what was kept for an evaluation."""
+
+    # -- hooks --------------------------------------------------------------------------------------------------------
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if stage == "fit":
+            self.drawn = False
+
+    def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._begin(trainer, pl_module)
+
+    def on_test_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._begin(trainer, pl_module)
+
+    def on_validation_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, *_: Any, **__: Any
+    ) -> None:
+        if self._active:
+            self.collect(pl_module, batch, outputs)
+
+    def on_test_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, *_: Any, **__: Any
+    ) -> None:
+        if self._active:
+            self.collect(pl_module, batch, outputs)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._end(trainer, pl_module, "val")
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._end(trainer, pl_module, "test")
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        self._active = False
+        self.end()
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"drawn": self.drawn} if self.only_once else {}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.drawn = state_dict["drawn"]
+
+    # -- time ---------------------------------------------------------------------------------------------------------
+
+    def _begin(self, trainer: Trainer, module: LightningModule) -> None:
+        wanted = not trainer.sanity_checking and not (self.only_once and self.drawn)
+        self._active = wanted and bool(writers(trainer)) and self._is_due(trainer) and self.accepts(module)
+        if self._active:
+            self.begin(module)
+
+    def _end(self, trainer: Trainer, module: LightningModule, stage: str) -> None:
+        if self._active and self._is_due(trainer):  # the callbacks before this one may have used up the time
+            began = time.process_time()
+            for writer in writers(trainer):
+                self.draw(writer, module, stage, trainer.global_step)
+            self.drawn = True
+            self._cost = time.process_time() - began
+            _spent[trainer] = _spent.get(trainer, 0.0) + self._cost
+        if self._active:
+            self._active = False
+            self.end()
+
+    def _is_due(self, trainer: Trainer) -> bool:
+        if self.time_share is None:
+            return True
+        share = self.time_share * (FOR_THE_END if trainer.state.fn == "fit" else 1.0)
+        return _spent.get(trainer, 0.0) + self._cost <= share * time.process_time()

@@ -1,0 +1,53 @@
+"""Predictions for the first images of each evaluation, which are the same images every time."""
+
+from typing import Any, cast
+
+import torch
+from lightning import LightningModule
+from torch import Tensor
+from torch.utils.tensorboard import SummaryWriter
+
+from blitz import plots
+from blitz.callback.drawing import TIME_SHARE, Drawing
+from blitz.runs.protocols import ClassifierTask, PictureTask
+
+
+class Predictions(Drawing):
+    """Draw images with their predicted class, its probability and the true class, green if right and red if wrong.
+
+    Args:
+        time_share: as in ``Drawing``.
+        images: number of images, the first ones of the evaluation.
+    """
+
+    def __init__(self, time_share: float | None = TIME_SHARE, images: int = 16) -> None:
+        super().__init__(time_share)
+        self.images = images
+        self._parts: list[tuple[Tensor, Tensor, Tensor]] = []
+
+    def accepts(self, module: LightningModule) -> bool:
+        return isinstance(module, ClassifierTask) and isinstance(module, PictureTask)
+
+    def begin(self, module: LightningModule) -> None:
+        self._parts = []
+
+    def collect(self, module: LightningModule, batch: Any, outputs: Any) -> None:
+        missing = self.images - sum(len(labels) for _, labels, _ in self._parts)
+        pixels = cast("PictureTask", module).batch_pixels(batch) if missing > 0 else None
+        if pixels is not None:
+            labels, probabilities = cast("ClassifierTask", module).batch_predictions(batch, outputs)
+            self._parts.append((pixels[:missing], labels[:missing], probabilities[:missing]))
+
+    def draw(self, writer: SummaryWriter, module: LightningModule, stage: str, step: int) -> None:
+        if not self._parts:
+            return
+        pixels, labels, probabilities = (torch.cat(part) for part in zip(*self._parts, strict=True))
+        if len(labels):
+            confidences, predicted = probabilities.max(1)
+            classes = cast("ClassifierTask", module).classes
+            found, truths = ([classes[index] for index in part.tolist()] for part in (predicted, labels))
+            figure = plots.prediction_grid(pixels, found, confidences.tolist(), truths)
+            writer.add_figure(f"pictures/predictions_{stage}", figure, step)
+
+    def end(self) -> None:
+        self._parts = []
