@@ -2,7 +2,6 @@
 
 import itertools
 import os
-import subprocess
 import sys
 import threading
 import time
@@ -13,6 +12,7 @@ from tensorboard.plugins.hparams import metadata
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
 from blitz.logger.tensorboard import TensorBoardLogger
+from tests import processes
 
 
 @pytest.fixture
@@ -186,7 +186,7 @@ except OSError as error:
     print("OSError", error.errno)
 logger.finalize("failed")
 """
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    done = processes.run(script)
     assert done.returncode == 0, done.stderr
     assert done.stdout == "OSError 27\n"
     assert done.stderr.count("Traceback") == 1

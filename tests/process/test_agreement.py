@@ -1,12 +1,13 @@
 """Flags that all ranks agree on."""
 
 import sys
-from functools import partial
 
 import pytest
 
 from blitz.process import ranks
 from blitz.process.agreement import Agreement
+from tests import processes
+from tests.processes import FORK_RANKS
 
 
 def test_one_process_gets_its_own_flags():
@@ -29,6 +30,17 @@ def agree() -> list[list[bool]]:
     return [agreement(on_rank_1, False), agreement(False, not on_rank_1), agreement.close(), agreement.now(on_rank_1)]
 
 
+AGREE = f"""
+{FORK_RANKS}
+import sys
+from pathlib import Path
+from blitz.process import ranks
+from tests.process.test_agreement import agree
+print(ranks.run(agree, 2, Path(sys.argv[1]), str))
+"""
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="no gloo file rendezvous there")
 def test_two_ranks_get_the_flags_of_the_previous_call(tmp_path):
-    assert ranks.run(partial(agree), 2, tmp_path, str) == [[False, False], [True, False], [False, True], [True]]
+    done = processes.run(AGREE, tmp_path)
+    assert done.stdout == "[[False, False], [True, False], [False, True], [True]]\n", done.stderr

@@ -2,7 +2,6 @@
 
 import contextlib
 import errno
-import multiprocessing
 import os
 import re
 import signal
@@ -15,6 +14,7 @@ import time
 import pytest
 
 from blitz.runs import folder, lock
+from tests import processes
 from tests.conftest import OVERRIDES, contents
 
 HOLD = """
@@ -24,6 +24,12 @@ from blitz.runs import lock
 with lock.hold(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(600)
+"""
+ACQUIRE = """
+import sys
+from pathlib import Path
+from tests.runs.test_lock import acquire_repeatedly
+print(acquire_repeatedly(Path(sys.argv[1]), 1))
 """
 
 
@@ -115,7 +121,8 @@ def test_reading_the_state_of_the_lock_refuses_nobody(tmp_path):
     release.join()
 
 
-def _acquire_repeatedly(directory, counts, seconds):
+def acquire_repeatedly(directory, seconds):
+    """Return the number of times that this process was inside, alone."""
     end, inside = time.monotonic() + seconds, 0
     while time.monotonic() < end:
         with contextlib.suppress(ValueError), lock.hold(directory):
@@ -123,19 +130,14 @@ def _acquire_repeatedly(directory, counts, seconds):
             os.close(marker)
             (directory / "inside").unlink()
             inside += 1
-    counts.put(inside)
+    return inside
 
 
 def test_lock_is_exclusive_although_its_file_is_removed(tmp_path):
-    context = multiprocessing.get_context("spawn")
-    counts = context.Queue()
-    processes = [context.Process(target=_acquire_repeatedly, args=(tmp_path, counts, 1.0)) for _ in range(3)]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join()
-    assert [process.exitcode for process in processes] == [0, 0, 0]
-    assert sum(counts.get() for _ in processes) > 50
+    started = [processes.start(ACQUIRE, tmp_path) for _ in range(3)]
+    texts = [process.communicate(timeout=60) for process in started]
+    assert [process.returncode for process in started] == [0, 0, 0], texts
+    assert sum(int(out) for out, _ in texts) > 50
     assert list(tmp_path.iterdir()) == []
 
 

@@ -6,8 +6,10 @@ import torch
 from blitz import runs
 from blitz.runs.folder import Run
 from blitz.training import build
+from tests import processes
 from tests.callback.test_last_checkpoint import differences
 from tests.conftest import QUICK
+from tests.processes import TRAIN_WITH_FORKED_RANKS
 from tests.runs.test_resume import POSIX
 
 RECIPES = {  # with data that has a few batches in an epoch, of different sizes
@@ -74,12 +76,14 @@ def test_a_sweep_shows_the_loss(recipe, command, tmp_path, capsys):
     assert all(f"{loss:.4f}" in table for loss in losses)
 
 
-def test_two_processes_log_the_metrics_of_one(recipe, train):
+def test_two_processes_log_the_metrics_of_one(recipe, train, tmp_path):
     """Also with a part of a batch that is empty, and parts of different sizes."""
     uneven = ("data.batch_size=647",) if "autoencode" in str(recipe) else ("data.num_train=510",)
     same = (*recipe, *uneven, "seed=1", "trainer.max_epochs=1", "optimizer=sgd", "schedule=constant")
     rate = "optimizer.lr=0.01" if "autoencode" in str(recipe) else "optimizer.lr=0"  # DataLoaders change their order
-    one, two = (train(*same, rate, f"device={device}", into=device) for device in ("cpu", "ddp_cpu"))
+    one, two = train(*same, rate, "device=cpu", into="one"), tmp_path / "two"
+    ended = processes.run(TRAIN_WITH_FORKED_RANKS, *same, rate, "device=ddp_cpu", f"hydra.run.dir={two}")
+    assert ended.returncode == 0, ended.stderr
     names = [name for name in metrics(one) if not name.endswith("_step")]
     assert len(names) >= 3
     assert {name: metrics(two)[name] for name in names} == pytest.approx(
