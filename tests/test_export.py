@@ -2,7 +2,6 @@
 
 import io
 import json
-import sys
 from functools import partial
 
 import onnxruntime
@@ -78,17 +77,6 @@ def test_a_model_that_differs_is_not_written(finished, export, tmp_path, monkeyp
         "expected 0.0001 at most; no file was written"
     ) in message
     assert not (tmp_path / "a").exists()
-
-
-def test_packages_are_not_installed(finished, export, monkeypatch):
-    monkeypatch.setitem(sys.modules, "onnxscript", None)
-    monkeypatch.setattr(exporting, "find_spec", lambda name: sys.modules.get(name))
-    monkeypatch.setitem(sys.modules, "onnx", torch)
-    message = error_of(export, f"run={finished}")
-    assert (
-        "format=onnx: onnxscript not installed; install with: python -m uv pip install -e '.[onnx]', "
-        "or use format=torch_export"
-    ) in message
 
 
 def test_a_module_that_knows_nothing_of_blitz(untrained, export):

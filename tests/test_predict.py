@@ -105,13 +105,6 @@ def test_unreadable_files_are_listed_and_skipped(finished, predict, photos, tmp_
     ]  # fmt: skip
 
 
-def test_one_image_as_json(finished, predict, photos):
-    directory = predict(f"run={finished}", f"inputs={photos / 'a (1).PNG'}", "format=json", "grid=0")
-    (record,) = json.loads((directory / "predictions.json").read_text(encoding="utf-8"))
-    assert record["probability"][record["prediction"]] == record["confidence"] == max(record["probability"].values())
-    assert record["file"] == str(photos / "a (1).PNG")
-
-
 def test_nothing_is_written_if_nothing_can_be_read(finished, predict, photos, tmp_path):
     for inputs, expected in {
         photos / "none.png": ": no such file; expected an image, a directory, a pattern such as 'photos/*.jpg'",
@@ -148,17 +141,18 @@ def test_regression(untrained, predict, tmp_path):
     assert "Regress has no transform that reads files; expected a split" in error_of(again, model, f"inputs={tmp_path}")
 
 
-def test_autoencoder(untrained, predict, photos):
-    model = untrained("experiment=autoencode")
-    directory = predict(f"checkpoint={model}", f"inputs={photos / 'c.gif'}")
-    (row,) = rows(directory / "predictions.csv")
+def test_autoencoder_and_one_image_as_json(untrained, predict, photos):
+    model, image = untrained("experiment=autoencode"), photos / "a (1).PNG"
+    directory = predict(f"checkpoint={model}", f"inputs={image}", "format=json")
+    (record,) = json.loads((directory / "predictions.json").read_text(encoding="utf-8"))
     task = runs.load(model)
     with torch.no_grad():
-        images = task.transform(photos / "c.gif")
-        assert float(row["error"]) == pytest.approx(float((task(images) - images).square().mean()), rel=1e-5)
+        images = task.transform(image)
+        error = float((task(images) - images).square().mean())
+    assert record == {"file": str(image), "error": pytest.approx(error, rel=1e-5)}
     with Image.open(directory / "reconstructions.png") as picture:
         assert picture.height > picture.width, "the image is above its reconstruction"
-    reconstruction = task.predict(photos / "c.gif")
+    reconstruction = task.predict(image)
     assert (reconstruction.dtype, reconstruction.shape) == (torch.uint8, (1, 1, 32, 32))
 
 

@@ -70,3 +70,15 @@ class DependsOnValues(nn.Module):
 def test_a_module_that_torch_cannot_export():
     with pytest.raises(UserError, match=r"^format=torch_export: torch \S+ cannot export DependsOnValues \(\w+: "):
         exporting.export(exportable(DependsOnValues(), None), "torch_export")
+
+
+def test_packages_are_not_installed(monkeypatch):
+    exporting.check_packages("onnx")
+    monkeypatch.setattr(exporting, "find_spec", {"onnx": "installed"}.get)
+    exporting.check_packages("torch_export")
+    with pytest.raises(UserError) as refused:
+        exporting.check_packages("onnx")
+    assert str(refused.value) == (
+        "format=onnx: onnxscript, onnxruntime not installed; install with: python -m uv pip install -e '.[onnx]', "
+        "or use format=torch_export"
+    )
