@@ -170,6 +170,8 @@ def unfinished(finished: Path, tmp_path: Path) -> Path:
 
 def call(monkeypatch: pytest.MonkeyPatch, main: Callable[[], None], *argv: str) -> None:
     monkeypatch.setattr(sys, "argv", list(argv))
+    if sys.platform == "linux":
+        monkeypatch.setattr("blitz.sweep.processes.START_METHOD", "fork")  # this process has imported torch already
     main()
 
 

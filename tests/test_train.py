@@ -245,6 +245,7 @@ def test_memory_format_and_fused_optimizer_do_not_change_the_weights(train):
 def test_number_of_threads_depends_on_the_work_in_a_batch(overrides, threads, train, monkeypatch):
     """Pretend that the machine has four cores."""
     monkeypatch.setattr("blitz.training.tune.CORES", 4)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     train("debug=one_batch", *overrides)
     assert torch.get_num_threads() == threads
     torch.set_num_threads(1)

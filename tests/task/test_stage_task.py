@@ -71,8 +71,8 @@ def test_a_sweep_shows_the_loss(recipe, command, tmp_path, capsys):
     command("blitz-train", "-m", *recipe, *QUICK, "device=cpu", "seed=1,2", f"hydra.sweep.dir={tmp_path}")
     losses = [metrics(path.parent)["test/loss"] for path in sorted(tmp_path.glob("*/metrics.json"))]
     assert len(losses) == 2
-    table = capsys.readouterr().out.partition("job ")[2]
-    assert "test loss" in table
+    table = capsys.readouterr().out.partition("run  ")[2]
+    assert "test/" in table
     assert all(f"{loss:.4f}" in table for loss in losses)
 
 
