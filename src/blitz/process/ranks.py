@@ -222,8 +222,8 @@ def _exit(status: int) -> None:
 def redirect_output(log: Path) -> None:
     """Add the output and the errors of this process and of those that it starts to a file."""
     with log.open("ab") as file:
-        os.dup2(file.fileno(), sys.stdout.fileno())
-        os.dup2(file.fileno(), sys.stderr.fileno())
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
 
 
 def exit_with_parent() -> None:
