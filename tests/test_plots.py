@@ -49,10 +49,10 @@ def test_titles_of_predictions():
     figure = plots.prediction_grid(torch.rand(3, 1, 8, 8), names, [0.5, 0.987, 1.0], ["cat", "dog", "$x$"])
     titles = [(text.get_text(), text.get_color()) for text in figure.texts]
     assert titles == [
-        ("cat 50%\ntruth: cat", "green"), ("$x$ 99%\ntruth: dog", "red"), ("$x$ 100%\ntruth: $x$", "green"),
+        ("cat (50%)\ntruth: cat", "green"), ("$x$ (99%)\ntruth: dog", "red"), ("$x$ (100%)\ntruth: $x$", "green"),
     ]  # fmt: skip
     unknown = plots.prediction_grid(torch.rand(3, 1, 8, 8), names, [0.5, 0.987, 1.0])
-    assert [(text.get_text(), text.get_color()) for text in unknown.texts][1] == ("$x$ 99%", "black")
+    assert [(text.get_text(), text.get_color()) for text in unknown.texts][1] == ("$x$ (99%)", "black")
 
 
 def test_figure_as_a_file():

@@ -114,8 +114,9 @@ def test_nothing_is_written_if_nothing_can_be_read(finished, predict, photos, tm
     assert not (tmp_path / "a").exists()
 
 
-def test_results_are_never_overwritten(finished, predict, tmp_path):
+def test_results_are_never_overwritten(finished, predict, tmp_path, capsys):
     directory = predict(f"run={finished}", "inputs=test", "grid=0")
+    assert capsys.readouterr().out.startswith("GroundTruth: "), "also without a picture"
     before = contents(directory)
     assert "results are never overwritten" in error_of(predict, f"run={finished}", "inputs=test")
     assert contents(directory) == before

@@ -62,7 +62,7 @@ def prediction_grid(
         confidences: probabilities of the predicted classes.
         truths: names of the true classes. None if they are unknown; the titles are then black.
     """
-    titles = [f"{_shortened(name)} {share:.0%}" for name, share in zip(predicted, confidences, strict=True)]
+    titles = [f"{_shortened(name)} ({share:.0%})" for name, share in zip(predicted, confidences, strict=True)]
     if truths is None:
         return image_grid(images, titles)
     titles = [f"{title}\ntruth: {_shortened(name)}" for title, name in zip(titles, truths, strict=True)]

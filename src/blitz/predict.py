@@ -47,12 +47,12 @@ def predict(cfg: "DictConfig") -> None:
 
     table = predictions.Table(cfg.format)
     with terminal.progress("predicted", inputs.num_samples(batches)) as advance:
-        collector = predictions.predict(trainer, task, batches, table, names, cfg.grid, advance)
+        collector = predictions.predict(trainer, task, batches, table, names, cfg.grid or terminal.SHOWN, advance)
     skipped = files.skipped if files else []
     if not table.number:
         raise UserError(inputs.describe_failure(cfg.inputs, skipped))
     report = collector.report(task)
-    results = {f"predictions.{cfg.format}": table.content(), **report.files}
+    results = {f"predictions.{cfg.format}": table.content(), **(report.files if cfg.grid else {})}
     source = {"checkpoint": str(path), "inputs": cfg.inputs, **environment()}
     written = write_results(Path(cfg.output_dir), results, source)
     terminal.show_predictions(collector.shown if files else [], report, table.number, skipped, written)
