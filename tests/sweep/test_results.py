@@ -30,11 +30,11 @@ def test_files(tmp_path):
     results = write_results(
         tmp_path, [*paths, broken, tmp_path / "absent"], ["/bin/blitz-train", "-m", "seed=1,2,3", "x=[1, 2]"]
     )
-    rows = list(csv.DictReader(results.csv.open(newline="")))
+    rows = list(csv.DictReader((tmp_path / "results.csv").open(newline="")))
     assert [(row["run"], row["state"], row["val/acc"]) for row in rows] == [
         ("b", "done", "0.7"), ("a", "done", "0.5"), ("c", "interrupted", ""),
     ]  # fmt: skip
-    lines = results.markdown.read_text().splitlines()
+    lines = (tmp_path / "results.md").read_text().splitlines()
     assert lines[:5] == [f"# {tmp_path.name}", "", "```bash", "blitz-train -m seed=1,2,3 'x=[1, 2]'", "```"]
     assert "| b | done | 2 | 70.00 % |  |" in lines
     assert lines[-1] == "Best by val/acc: `b`, checkpoint `none`"
@@ -57,7 +57,7 @@ def test_no_best_run_without_results(tmp_path):
     results = write_results(tmp_path, runs)
     assert (results.best, results.experiment) == (None, None)
     assert not (tmp_path / "best.yaml").exists()
-    assert "Best" not in results.markdown.read_text()
+    assert "Best" not in (tmp_path / "results.md").read_text()
 
 
 @pytest.fixture
