@@ -91,8 +91,7 @@ def _distribution(override: Override, loader: ConfigLoader) -> "BaseDistribution
         if isinstance(value, RangeSweep):
             numbers: list[Any] = sorted(override.sweep_iterator())
             if numbers:
-                step = numbers[1] - numbers[0] if len(numbers) > 1 else None
-                return _numbers(numbers[0], numbers[-1], step, log=_is_log(override))
+                return _numbers(numbers[0], numbers[-1], abs(value.step), log=_is_log(override))
         return _choices(override, loader)
     except ValueError as error:
         if isinstance(error, UserError):
@@ -105,7 +104,7 @@ def _numbers(low: Any, high: Any, step: Any, log: bool) -> "BaseDistribution":
 
     if isinstance(low, int) and isinstance(high, int):
         return IntDistribution(low, high, log=log, step=step or 1)
-    return FloatDistribution(low, high, log=log, step=step)
+    return FloatDistribution(low, _rounded(high) if step else high, log=log, step=step)
 
 
 def _choices(override: Override, loader: ConfigLoader) -> "BaseDistribution":
@@ -144,4 +143,9 @@ def _values(key: str, distribution: Any) -> list[Any]:
             f"hydra.sweeper.sampler=grid: {key} has an interval; expected single values, such as "
             f"{key}=range({low},{high},STEP), or another sampler"
         )
-    return [low + number * step for number in range(round((high - low) / step) + 1)]
+    return [_rounded(low + number * step) for number in range(round((high - low) / step) + 1)]
+
+
+def _rounded(value: Any) -> Any:
+    """Return the sum of some steps without its error of rounding: 0.3 for 0.30000000000000004."""
+    return float(f"{value:.15g}") if isinstance(value, float) else value

@@ -77,7 +77,7 @@ class StudySweeper(Sweeper):
         )
         if not isinstance(launcher, JobLauncher):
             choice = config.hydra.runtime.choices["hydra/launcher"]
-            raise UserError(f"hydra/launcher={choice}: it cannot run a study; expected hydra/launcher=process")
+            raise UserError(f"hydra/launcher={choice}: it cannot run a study; expected hydra/launcher=process or slurm")
         self.launcher: JobLauncher = launcher
 
     def sweep(self, arguments: list[str]) -> None:
@@ -102,7 +102,7 @@ class StudySweeper(Sweeper):
         to_find = job_overrides(url, study.study_name)
 
         def new_job(number: int, point: Point) -> Job:
-            overrides = [*space.overrides(point), *space.fixed, *to_find]
+            overrides = [*space.fixed, *space.overrides(point), *to_find]
             return self.launcher.job(number, overrides, space.labels(point))
 
         grid = space.grid() if self.sampler == "grid" else None

@@ -113,9 +113,9 @@ class Trials:
         return self._max_failures is not None and self.num_failures > self._max_failures
 
     def ended(self, job: Job, outcome: Outcome) -> None:
-        """Tell the study the result of a trial. One that was interrupted stays running, and is run by the next call."""
+        """Tell the study the result of a trial. One that was interrupted stays open for the next call."""
         self._running.discard(job.path)
-        if outcome.state == "interrupted" or job.number in self._told:
+        if outcome.state in ("interrupted", "running") or job.number in self._told:
             return
         from optuna.trial import TrialState
 
