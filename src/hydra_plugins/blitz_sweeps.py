@@ -85,7 +85,7 @@ class StudySweeperConf:
     n_trials: int | None = None  # trials of the study over all calls; null: 20, and all points of a grid
     sampler: Any = "tpe"  # tpe, random, grid, cmaes, or a _target_ of optuna.samplers
     seed: int = 0  # of the sampler
-    objectives: dict[str, str] | None = None  # metrics and their directions; null: optimized_metric
+    objectives: Any = None  # metrics, each max or min: {val/acc: max, val/loss: min}; null: optimized_metric
     storage: str | None = None  # URL of a database; null: study.db in the directory of the sweep
     max_failures: int | None = None  # stop after more failed trials in one call; null: no limit
     params: dict[str, Any] = field(default_factory=dict)  # swept keys of a sweep file, in the syntax of overrides

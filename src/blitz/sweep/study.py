@@ -66,6 +66,11 @@ class StudySweeper(Sweeper):
         if sampler not in SAMPLERS and not hasattr(sampler, "sample_relative"):
             expected = f"{', '.join(SAMPLERS)}, or a _target_ of optuna.samplers"
             raise UserError(f"hydra.sweeper.sampler={sampler}: no such sampler; expected one of {expected}")
+        if objectives is not None and not isinstance(objectives, Mapping):
+            raise UserError(
+                f"hydra.sweeper.objectives={objectives}: not a valid value; expected metrics with max or min, such as "
+                "{val/acc: max, val/loss: min}"
+            )
         self.n_trials, self.sampler, self.seed = n_trials, sampler, seed
         self.objectives, self.storage, self.max_failures = objectives, storage, max_failures
         self.params = params or {}
@@ -213,7 +218,7 @@ def _show(
     counted = [trial for trial in counted if POINT in trial.user_attrs or space.contains(trial.params)]
     states = [trial.state.name.lower() for trial in counted]
     counts = [f"{states.count(state)} {name}" for state, name in STATES.items() if state in states]
-    terminal.show_lines({"study": f"{len(states)} trials: {', '.join(counts)}"})
+    terminal.show_lines({"study": f"{len(states)} trial{'s' * (len(states) != 1)}: {', '.join(counts)}"})
     best = sorted(study.best_trials, key=lambda trial: trial.values)  # with one objective, all have the same value
     for trial in best[: MAX_SHOWN if len(objectives) > 1 else 1]:
         values = zip(objectives, trial.values, strict=True)
