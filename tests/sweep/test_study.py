@@ -55,7 +55,7 @@ def test_study_that_is_killed_twice_ends_with_exactly_n_trials(tmp_path):
         assert "resumed        after step" in (run / "output.log").read_text()
     best = max(trials_of(directory), key=lambda trial: trial.value)
     assert "\nstudy          4 trials: 4 done\n" in done.stdout
-    assert re.search(rf"\nbest           trial \d, val/acc {best.value * 100:.2f} %: optimizer.lr=0.0\d+\n", done.stdout)
+    assert re.search(rf"\nbest trial     \d, val/acc {best.value * 100:.2f} %: optimizer.lr=0.0\d+\n", done.stdout)
     assert done.stdout.splitlines()[-1].startswith("more           optuna-dashboard sqlite:///")
 
 
@@ -77,7 +77,7 @@ def test_failed_and_pruned_trials_do_not_stop_the_study(pruned):
     assert first.returncode == 1
     assert sorted(before) == ["COMPLETE", "FAIL", "FAIL", "PRUNED"]
     assert re.search(r"^pruned +.*lower=1.5.*: val/acc 0\.\d+ in epoch 1; see \S+output.log$", first.stdout, re.M)
-    assert len(re.findall(r"^ +\S+ \S+.* pruned ", first.stdout, re.M)) == 1, "the table shows it"
+    assert re.search(r"^ how-none_lower-1.5-\w+ +pruned ", first.stdout, re.M), "the table shows it"
     assert "study          4 trials: 1 done, 1 pruned, 2 failed" in first.stdout
     assert len(re.findall(r"^failed: .*the loss is nan", first.stderr, re.M)) == 2
     (run,) = directory.glob("how-none_lower-1.5-*")
@@ -129,7 +129,6 @@ def fake(monkeypatch, tmp_path):
             ended(job, outcome)
 
     monkeypatch.setattr(launcher, "run_jobs", run_jobs)
-    monkeypatch.setattr("blitz.terminal.show_sweep", lambda *_: None)
 
     def run(*overrides, into="sweep"):
         monkeypatch.setattr(sys, "argv", ["blitz-train", *FAKE, *overrides, f"hydra.sweep.dir={tmp_path / into}"])
@@ -171,7 +170,7 @@ def test_edit_of_the_config_begins_another_study(fake, tmp_path):
 def test_several_objectives(fake, tmp_path, capsys):
     fake(RATES, "hydra.sweeper.n_trials=3", "hydra.sweeper.objectives={val/acc:max,val/loss:min}")
     assert [trial.values for trial in trials_of(tmp_path / "sweep")] == [[0.1, 0], [0.2, 1], [0.3, 2]]
-    assert capsys.readouterr().out.count("\nbest           trial ") == 3
+    assert capsys.readouterr().out.count("\nbest trial     ") == 3
 
 
 @pytest.mark.parametrize("sampler", ["tpe", "cmaes", "{_target_:optuna.samplers.TPESampler,seed:1}"])

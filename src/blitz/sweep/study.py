@@ -14,7 +14,6 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
-from blitz import terminal
 from blitz.config.names import digest
 from blitz.config.paths import shorten
 from blitz.errors import UserError
@@ -212,6 +211,9 @@ def _show(
     study: "optuna.Study", space: SearchSpace, objectives: Mapping[str, str], directory: Path, database: Path | None
 ) -> None:
     """Print the number of trials by state, the best trials, and how to see more."""
+    from blitz import terminal  # imports rich, which takes 0.1 s
+    from blitz.runs.table import metric_text
+
     found = study.get_trials(deepcopy=False)
     retried = {trial.user_attrs.get(RETRY_OF) for trial in found}
     counted = [trial for trial in found if trial.number not in retried]
@@ -222,8 +224,8 @@ def _show(
     best = sorted(study.best_trials, key=lambda trial: trial.values)  # with one objective, all have the same value
     for trial in best[: MAX_SHOWN if len(objectives) > 1 else 1]:
         values = zip(objectives, trial.values, strict=True)
-        metrics = ", ".join(f"{name} {terminal.metric_text(name, value)}" for name, value in values)
-        terminal.show_lines({"best": f"trial {trial.number}, {metrics}: {' '.join(space.labels(trial.params))}"})
+        metrics = ", ".join(f"{name} {metric_text(name, value)}" for name, value in values)
+        terminal.show_lines({"best trial": f"{trial.number}, {metrics}: {' '.join(space.labels(trial.params))}"})
         terminal.show_lines({"run": shorten(directory / str(trial.user_attrs.get(DIRECTORY)))})
     if database:
         terminal.show_lines({"more": f"optuna-dashboard sqlite:///{shorten(database)}"})
