@@ -25,6 +25,7 @@ GROUPS = (
     "logger",
     "experiment",
     "debug",
+    "sweep",
 )
 FILES = sorted(
     f"{group}={path.stem}" for group in GROUPS for path in (CONFIGS / group).glob("*.yaml") if path.stem[0] != "_"

@@ -5,7 +5,7 @@ from typing import Any
 
 from hydra.core.config_store import ConfigStore
 
-from blitz.sweep import grid, launcher, slurm
+from blitz.sweep import grid, launcher, slurm, study
 
 
 class ProcessLauncher(launcher.ProcessLauncher):
@@ -21,6 +21,10 @@ class SubmititLocalLauncher(slurm.SubmititLocalLauncher):
 
 
 class GridSweeper(grid.GridSweeper):
+    """The sweeper under a name that Hydra's plugin scanner accepts."""
+
+
+class StudySweeper(study.StudySweeper):
     """The sweeper under a name that Hydra's plugin scanner accepts."""
 
 
@@ -73,8 +77,23 @@ class GridSweeperConf:
     params: dict[str, Any] = field(default_factory=dict)  # swept keys of a sweep file, in the syntax of overrides
 
 
+@dataclass
+class StudySweeperConf:
+    """Config of ``hydra/sweeper=optuna``."""
+
+    _target_: str = "hydra_plugins.blitz_sweeps.StudySweeper"
+    n_trials: int | None = None  # trials of the study over all calls; null: 20, and all points of a grid
+    sampler: Any = "tpe"  # tpe, random, grid, cmaes, or a _target_ of optuna.samplers
+    seed: int = 0  # of the sampler
+    objectives: Any = None  # metrics, each max or min: {val/acc: max, val/loss: min}; null: optimized_metric
+    storage: str | None = None  # URL of a database; null: study.db in the directory of the sweep
+    max_failures: int | None = None  # stop after more failed trials in one call; null: no limit
+    params: dict[str, Any] = field(default_factory=dict)  # swept keys of a sweep file, in the syntax of overrides
+
+
 store = ConfigStore.instance()
 store.store(group="hydra/launcher", name="process", node=ProcessLauncherConf, provider="blitz")
 store.store(group="hydra/launcher", name="slurm", node=SlurmLauncherConf, provider="blitz")
 store.store(group="hydra/launcher", name="submitit_local", node=SubmititLocalLauncherConf, provider="blitz")
 store.store(group="hydra/sweeper", name="grid", node=GridSweeperConf, provider="blitz")
+store.store(group="hydra/sweeper", name="optuna", node=StudySweeperConf, provider="blitz")

@@ -30,6 +30,12 @@ def test_unknown_key_in_a_process_of_its_own():
     assert done.stdout == "False\n"
 
 
+def test_sweep_file_without_m_is_refused(refused, tmp_path):
+    message = refused("sweep=seeds", f"hydra.run.dir={tmp_path / 'run'}")
+    assert message == "blitz-train: sweep=seeds: it runs several jobs; expected -m: blitz-train -m sweep=seeds"
+    assert not (tmp_path / "run").exists()
+
+
 def test_full_error_gives_the_traceback(train, monkeypatch):
     monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
     with pytest.raises(ValueError, match=r"data\.batch_size=5000"):

@@ -18,7 +18,7 @@ def test_names_are_left_to_hydra(override):
 @pytest.mark.parametrize(
     "override",
     ["logger=[null]", "model=", "model=null", "model=_net", "model=/net", "model=../net", "model=a/../net",
-     "model=[net]", "model={a: 1}", "model=net,null/x/..", "~device", "++model=[]"],
+     "model=[net]", "model={a: 1}", "model=net,null/x/..", "~device", "~sweep", "++model=[]"],
 )  # fmt: skip
 def test_anything_else_is_refused(override):
     with pytest.raises(UserError) as error:

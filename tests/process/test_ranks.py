@@ -10,7 +10,7 @@ from functools import partial
 
 import pytest
 
-from blitz.errors import UserError
+from blitz.errors import PrunedError, UserError
 from blitz.process import ranks
 
 
@@ -51,6 +51,15 @@ def test_an_interrupt_of_the_parent_ends_the_ranks(tmp_path):
     interrupt.start()
     with pytest.raises(SystemExit, match="130"):
         ranks.run(partial(rendezvous, tmp_path, 5), 2, tmp_path, str)
+
+
+def prune():
+    raise PrunedError("worse than the others")
+
+
+def test_ranks_that_are_pruned_do_not_count_as_failed(tmp_path):
+    with pytest.raises(PrunedError, match="worse than the others"):
+        ranks.run(prune, 2, tmp_path, str)
 
 
 def fail_everywhere():

@@ -28,6 +28,7 @@ from blitz.process import ranks, signals
 from blitz.runs import lock, overrides
 
 Task = Callable[[DictConfig], Any]
+GRID = "grid"  # the choice of sweep= that does not matter without -m
 
 
 @signals.exit_on_signals()
@@ -186,8 +187,11 @@ class _Job:
             gc.collect()  # trainer, data and callbacks refer to each other and would keep the images in memory
 
     def _run(self, cfg: DictConfig, run_dir: Path) -> Any:
+        job = HydraConfig.get()
+        sweep = job.runtime.choices.get("sweep", GRID)
+        if sweep != GRID and job.mode == RunMode.RUN:
+            raise UserError(f"sweep={sweep}: it runs several jobs; expected -m: blitz-train -m sweep={sweep}")
         if "resume" in cfg:
-            job = HydraConfig.get()
             resolved = overrides.resolve_job(cfg, run_dir, job.overrides.task)
             if resolved is None:
                 return None

@@ -11,7 +11,7 @@ from blitz.config.paths import CONFIGS, choices, groups
 from blitz.errors import UserError
 
 NAME = re.compile(r"(?!_)[\w+-][\w.+ -]*(/[\w+-][\w.+ -]*)*|.*\$\{.*")  # of a config, or an interpolation
-NEEDED = ("trainer", "device", "hydra")
+NEEDED = ("trainer", "device", "hydra", "sweep")
 SINGLE = (*NEEDED, "data", "model", "task", "optimizer", "schedule")  # groups whose configs describe one object
 
 

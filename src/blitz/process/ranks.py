@@ -21,7 +21,7 @@ from multiprocessing.context import SpawnProcess
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
-from blitz.errors import RankError, UserError
+from blitz.errors import PrunedError, RankError, UserError
 from blitz.process import signals
 
 if TYPE_CHECKING:
@@ -128,6 +128,7 @@ def run(work: Callable[[], Any], count: int, log_dir: Path, explain: Callable[[B
         explain: describes an exception in one line.
 
     Raises:
+        PrunedError: the study pruned the run.
         RankError: names the rank that failed first, with its explanation.
         SystemExit: a signal stopped them.
     """
@@ -207,6 +208,9 @@ def _run_rank(
             sender.send(work())
     except SystemExit as stopped:
         _exit(int(stopped.code or 0))
+    except PrunedError as pruned:
+        sender.send(pruned)
+        _exit(0)
     except BaseException as error:
         sender.send(_Failure(time.time(), explain(error), "".join(traceback.format_exception(error))))
         _exit(1)
@@ -245,6 +249,7 @@ def _supervise(processes: Mapping[Connection, SpawnProcess], received: Sequence[
         received: the signals that arrive meanwhile.
 
     Raises:
+        PrunedError: the study pruned the run.
         RankError: a rank failed or was killed.
         SystemExit: a signal stopped the ranks.
     """
@@ -260,6 +265,8 @@ def _supervise(processes: Mapping[Connection, SpawnProcess], received: Sequence[
         rank, first = min(failures.items(), key=lambda item: item[1].time)
         on_all_ranks = 0 in failures and failures[0].line == first.line
         raise RankError(first.line if on_all_ranks else f"rank {rank}: {first.line}") from _Traceback(first.traceback)
+    if isinstance(results[0], PrunedError):  # all ranks raise it together
+        raise results[0]
     return results[0]
 
 

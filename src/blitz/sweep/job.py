@@ -61,8 +61,11 @@ class Job:
         return self.path / OUTPUT
 
     def finished(self) -> Outcome | None:
-        """Return the outcome of a job that is done already, otherwise None."""
-        if read_status(self.path).state != "done":
+        """Return the outcome of a job that is done or pruned already, otherwise None."""
+        status = read_status(self.path)
+        if status.state == "pruned":
+            return Outcome("pruned", reason=status.reason)
+        if status.state != "done":
             return None
         metrics = json.loads((self.path / "metrics.json").read_text(encoding="utf-8"))
         return Outcome("done", metrics.get(self.metric))

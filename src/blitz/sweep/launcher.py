@@ -4,7 +4,6 @@ import pickle
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
-from itertools import chain
 from pathlib import Path
 
 from hydra.core.utils import JobReturn, JobStatus, configure_log, setup_globals
@@ -69,7 +68,7 @@ class JobLauncher(Launcher):
 
         Args:
             total: number of jobs.
-            next_job: return the next job, or None. It is called when a place is free.
+            next_job: return the next job, or None if there is none now. It is called whenever a place is free.
             ended: receives each job and its outcome.
 
         Raises:
@@ -80,10 +79,6 @@ class JobLauncher(Launcher):
         from blitz.sweep.results import write_results
 
         self.sweep_dir.mkdir(parents=True, exist_ok=True)
-        first = next_job()
-        if first is None:
-            return
-        upcoming = chain([first], iter(next_job, None))
         ends: list[tuple[Job, Outcome]] = []
 
         def end(job: Job, outcome: Outcome) -> None:
@@ -91,10 +86,14 @@ class JobLauncher(Launcher):
             ended(job, outcome)
 
         display = Display(total)
-        executor = self.executor(pickle.loads(first.config), total)
         with lock.hold(self.sweep_dir):
+            first = next_job()
+            if first is None:
+                return
+            started = iter([first])
+            executor = self.executor(pickle.loads(first.config), total)
             try:
-                run_jobs(executor, display, lambda: next(upcoming, None), end)
+                run_jobs(executor, display, lambda: next(started, None) or next_job(), end)
             finally:
                 results = write_results(self.sweep_dir, [job.path for job, _ in ends], sys.argv)
                 show_results(self.sweep_dir, results, ends, total, display.num_run)
