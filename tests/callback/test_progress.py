@@ -80,5 +80,40 @@ def test_bar_on_a_terminal(tmp_path, monkeypatch):
     fit(progress, tmp_path)
     drawn = progress.console.file.getvalue()
     for epoch, step in ((1, 1), (1, 3), (2, 1), (2, 3)):
-        assert re.search(rf"{epoch}/2 .*{step}/3.* steps/s", drawn), (epoch, step)
+        assert re.search(rf"{epoch}/2 .*{step}/3.* samples/s", drawn), (epoch, step)
+    assert progress.bar is None
+
+
+@pytest.mark.parametrize(
+    ("width", "shown", "hidden"), [(100, "samples/s", "…s"), (60, "samples/s", "loss"), (40, "3/3", "samples/s")]
+)
+def test_bar_fits_into_the_terminal(width, shown, hidden, tmp_path, monkeypatch):
+    for name in ("REFRESH_SECONDS", "LOSS_SECONDS"):
+        monkeypatch.setattr(f"blitz.callback.progress.{name}", 0)
+    progress = Progress(metric="val/acc")
+    progress.console = Console(file=io.StringIO(), force_terminal=True, width=width)
+    fit(progress, tmp_path, DataLoader(range(2)))
+    bars = [line for line in drawn_lines(progress.console) if re.search(r"\d/[23] ", line) and "/2 " in line[:12]]
+    assert bars
+    assert all(len(line) <= width for line in bars)
+    assert any(shown in line for line in bars)
+    assert not any(hidden in line for line in bars)
+    if width == 100:
+        assert any("loss 102.0000  val acc 25.00 %" in line for line in bars), "of the last step, and of the last epoch"
+
+
+def drawn_lines(console):
+    return re.split(r"[\r\n]+", re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", console.file.getvalue()))
+
+
+def test_validation_and_test_have_bars(tmp_path, monkeypatch):
+    monkeypatch.setattr("blitz.callback.progress.REFRESH_SECONDS", 0)
+    progress = Progress()
+    progress.console = Console(file=io.StringIO(), force_terminal=True, width=80)
+    fit(progress, tmp_path, DataLoader(range(5)))
+    assert any(re.search(r"validation .*5/5", line) for line in drawn_lines(progress.console))
+    trainer = Trainer(accelerator="cpu", logger=False, enable_progress_bar=False, enable_checkpointing=False,
+                      enable_model_summary=False, default_root_dir=tmp_path, callbacks=[progress])  # fmt: skip
+    trainer.validate(Counting(), DataLoader(range(4)), verbose=False)
+    assert any(re.search(r"validation .*4/4", line) for line in drawn_lines(progress.console))
     assert progress.bar is None

@@ -1,4 +1,4 @@
-"""Progress in the terminal: one line per epoch, and a bar while an epoch runs."""
+"""Progress in the terminal: one line per epoch, and a bar while an epoch, a validation or a test runs."""
 
 import math
 import time
@@ -7,13 +7,18 @@ from typing import Any
 
 import torch
 from lightning import Callback, LightningModule, Trainer
+from lightning.pytorch.trainer.states import TrainerFn
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, ProgressColumn, Task, TaskID, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 from rich.text import Text
 from torch import Tensor
 
+from blitz.callback.batch_size import num_samples
+
 REFRESH_SECONDS = 0.1
+LOSS_SECONDS = 1.0  # between two readings of the loss, which wait for the device
+NARROW, VERY_NARROW = 80, 56  # characters; below them the bar leaves out metrics, and then the speed
 WIDTH = 12  # of the column of a metric
 FIXED = 9 + 11  # columns of the epoch and of the time
 
@@ -42,36 +47,29 @@ class Progress(Callback):
         self._columns: list[str] = []
         self._loss: Tensor | None = None
         self._compiling = False
-        self._redrawn = self._epoch_start = 0.0
+        self._redrawn = self._epoch_start = self._loss_read = 0.0
+        self._shown = ""  # metrics beside the bar
+        self._tasks: list[TaskID] = []  # lines of the bar: of the epoch, and of a validation within it
         self._train_start: float | None = None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._train_start = self._epoch_start = time.monotonic()
         self._compiling = self.compiled
         self._columns = []
-        if trainer.is_global_zero and self.console.is_terminal:
-            self.bar = _make_bar(self.console)
-            self.bar.start()
-            self._add_task(trainer)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._print_epoch(trainer, trainer.current_epoch)
         self._epoch_start = time.monotonic()
         self._losses = []
-        if self.bar is not None:
-            for task in self.bar.task_ids:
-                self.bar.remove_task(task)
-            self._add_task(trainer)
+        self._show_task(trainer, f"{trainer.current_epoch + 1}/{trainer.max_epochs}", trainer.num_training_batches)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         if self._compiling:
             self._print_compiled(trainer)
-        if self.bar is not None and time.monotonic() - self._redrawn > REFRESH_SECONDS:
-            self.bar.update(self.bar.task_ids[-1], completed=batch_idx + 1, refresh=True)
-            self._redrawn = time.monotonic()
         self._loss = outputs.get("loss")
+        self._advance(batch_idx, num_samples(batch) * trainer.world_size, trainer)
         if self.every_n_steps:
             self._losses += (
                 [] if self._loss is None else [self._loss]
@@ -82,6 +80,44 @@ class Progress(Callback):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.epoch_seconds = time.monotonic() - self._epoch_start
 
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if not trainer.sanity_checking:
+            self._show_task(trainer, "validation", sum(trainer.num_val_batches))
+
+    def on_validation_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        self._advance(batch_idx, num_samples(batch) * trainer.world_size)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._hide_task()
+        if trainer.state.fn != TrainerFn.FITTING:
+            self._stop_bar()
+
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._show_task(trainer, "test", sum(trainer.num_test_batches))
+
+    def on_test_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        self._advance(batch_idx, num_samples(batch) * trainer.world_size)
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._hide_task()
+        self._stop_bar()
+
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._print_epoch(trainer, trainer.current_epoch)
         self._stop_bar()
@@ -91,17 +127,48 @@ class Progress(Callback):
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         self._stop_bar()
 
-    def _add_task(self, trainer: Trainer) -> None:
-        assert self.bar is not None
-        batches = trainer.num_training_batches  # infinite if the length is unknown
-        self.bar.add_task(
-            f"{trainer.current_epoch + 1}/{trainer.max_epochs}", total=None if math.isinf(batches) else batches
-        )
+    def _show_task(self, trainer: Trainer, name: str, batches: float) -> None:
+        """Add a line to the bar for the batches of an epoch or of a stage. Replace that of the previous epoch."""
+        if not (trainer.is_global_zero and self.console.is_terminal):
+            return
+        if self.bar is None:
+            self.bar = _make_bar(self.console)
+            self.bar.start()
+        if "/" in name:
+            for task in self._tasks:
+                self.bar.remove_task(task)
+            self._tasks = []
+        total = None if math.isinf(batches) else batches  # infinite if the length is unknown
+        self._tasks.append(self.bar.add_task(name, total=total, metrics="", samples=0))
+
+    def _hide_task(self) -> None:
+        if self.bar is not None and self._tasks:
+            self.bar.remove_task(self._tasks.pop())
+
+    def _advance(self, batch_idx: int, samples: int, trainer: Trainer | None = None) -> None:
+        """Redraw the bar every ``REFRESH_SECONDS``. ``trainer``: also show the metrics of the training."""
+        now = time.monotonic()
+        if self.bar is None or not self._tasks or now - self._redrawn <= REFRESH_SECONDS:
+            return
+        self._redrawn = now
+        if trainer is not None and now - self._loss_read > LOSS_SECONDS:
+            self._loss_read = now
+            self._shown = self._running_metrics(trainer)
+        metrics = self._shown if trainer is not None else ""
+        self.bar.update(self._tasks[-1], completed=batch_idx + 1, metrics=metrics, samples=samples, refresh=True)
+
+    def _running_metrics(self, trainer: Trainer) -> str:
+        """Return the loss of the last step, and the last value of the metric of the run if it has one already."""
+        parts = [] if self._loss is None else [f"loss {_format('loss', self._loss)}"]
+        if self.metric is not None and self.metric in trainer.callback_metrics:
+            parts.append(f"{_title(self.metric)} {_format(self.metric, trainer.callback_metrics[self.metric])}")
+        return "  ".join(parts)
 
     def _stop_bar(self) -> None:
         if self.bar is not None:
             self.bar.stop()
             self.bar = None
+        self._tasks = []
 
     def _print_compiled(self, trainer: Trainer) -> None:
         self._compiling = False
@@ -175,18 +242,20 @@ def _format(name: str, value: Tensor | None) -> str:
 
 
 def _make_bar(console: Console) -> Bar:
-    return Bar(
-        TextColumn("{task.description:>9}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        _Speed(),
-        TimeRemainingColumn(),
-        console=console,
-        transient=True,
-        auto_refresh=False,
-    )
+    """Return a bar with as many columns as fit into the terminal."""
+    columns: list[ProgressColumn] = [TextColumn("{task.description:>9}"), BarColumn(None), MofNCompleteColumn()]
+    if console.width >= VERY_NARROW:
+        columns.append(_Speed())
+    columns.append(TimeRemainingColumn(compact=True))
+    if console.width >= NARROW:
+        columns.append(TextColumn("{task.fields[metrics]}", style="dim"))
+    return Bar(*columns, console=console, transient=True, auto_refresh=False, expand=True)
 
 
 class _Speed(ProgressColumn):
+    """Samples per second, or steps per second if the batches have no size."""
+
     def render(self, task: Task) -> Text:
-        return Text(f"{task.speed or 0:.0f} steps/s", style="progress.data.speed")
+        samples = task.fields["samples"]
+        speed = (task.speed or 0) * (samples or 1)
+        return Text(f"{speed:,.0f} {'samples' if samples else 'steps'}/s", style="progress.data.speed")

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import sys
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -12,6 +13,7 @@ from typing import Literal, NamedTuple
 
 import torch
 from PIL import Image, ImageFile
+from rich.progress import track
 from torch import Tensor
 
 from blitz.config.paths import as_text
@@ -126,7 +128,9 @@ class Files:
         first = self.decode(self.paths[0])
         images = torch.empty(len(self), *first.shape, dtype=torch.uint8)
         with ThreadPoolExecutor() as pool:  # decoding releases the GIL
-            for row, image in enumerate(pool.map(self.decode, self.paths)):
+            decoded = pool.map(self.decode, self.paths)
+            shown = track(decoded, "decoding", len(self), transient=True, disable=not sys.stdout.isatty())
+            for row, image in enumerate(shown):
                 images[row] = image
         return images
 

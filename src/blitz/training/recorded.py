@@ -11,7 +11,7 @@ from blitz.training.build import Config
 
 
 def recorded_config(cfg: DictConfig, path: Path, *groups: str) -> Config:
-    """Return the config of a checkpoint, without callbacks and loggers, on the devices and the data root of ``cfg``.
+    """Return the config of a checkpoint, on the devices and the data root of ``cfg``. Its only callback shows progress.
 
     Args:
         groups: groups of the recorded config that will be instantiated.
@@ -27,6 +27,6 @@ def recorded_config(cfg: DictConfig, path: Path, *groups: str) -> Config:
         "device": own.get("device", recorded["device"]),
         "trainer": recorded["trainer"] | own.get("trainer", {}),
         "data": recorded["data"] | ({"root": cfg.data_root} if cfg.data_root else {}),
-        "callback": {},
+        "callback": {"progress": {"_target_": "blitz.callback.progress.Progress"}},
         "logger": {},
     }
