@@ -33,7 +33,7 @@ SLOW = (
     "runs/test_resume.py", "device/test_ddp.py", "callback/test_last_checkpoint.py", "scripts/test_fuzz.py",
     "cli/test_errors.py", "runs/test_overrides.py", "test_train.py", "sweep/test_launcher.py", "cli/test_app.py",
     "scripts/test_tour.py", "test_contributing.py", "test_doctor.py", "scripts/test_resume_script.py",
-    "sweep/test_cluster.py",
+    "sweep/test_cluster.py", "sweep/test_study.py",
 )  # fmt: skip
 OVERRIDES = ("device=cpu", *QUICK, "seed=1", "schedule=constant", "optimizer=sgd", "optimizer.lr=0.01")
 

@@ -102,6 +102,16 @@ def test_same_command_finds_its_sweep_and_another_does_not():
     assert re.fullmatch(r"logs/sweeps/seed-range-1-6-[0-9a-f]{8}", directory(params={"seed": "range(1,6)"}))
 
 
+def test_sweep_file_names_its_sweep():
+    def directory(*overrides, params):
+        return sweep_directory(None, list(overrides), params, "logs/sweeps", _root_=CONFIG)
+
+    found = directory("sweep=seeds", params={"seed": "1,2"})
+    assert re.fullmatch(r"logs/sweeps/sweep-seeds-[0-9a-f]{8}", found)
+    assert directory("sweep=seeds", params={"seed": "1,2,3"}) != found, "the file was edited"
+    assert directory(params={"seed": "1,2"}).startswith("logs/sweeps/seed-1-2-"), "an experiment chose the file"
+
+
 @pytest.mark.parametrize("override", ["resume=a", "+resume=a", "++resume=a,b"])
 def test_sweep_cannot_resume(override):
     with pytest.raises(UserError, match="a sweep cannot resume a single run; leave out -m"):

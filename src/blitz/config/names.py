@@ -81,7 +81,7 @@ def sweep_directory(
     if name is not None:
         return f"{parent}/{checked_name(name)}"
     space = [f"{key}={value}" for key, value in _plain(params or {}).items()]
-    names = overrides_name([*swept_overrides(overrides), *space]) or "sweep"
+    names = overrides_name(swept_overrides(overrides) or space) or "sweep"
     return f"{parent}/{names}-{digest(_root_, sorted([*overrides, *space]))}"
 
 

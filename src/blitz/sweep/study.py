@@ -14,9 +14,11 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
+from blitz import terminal
 from blitz.config.names import digest
 from blitz.config.paths import shorten
 from blitz.errors import UserError
+from blitz.runs.table import metric_text
 from blitz.runs.trial import INSTALL, job_overrides, open_storage
 from blitz.sweep.job import Job
 from blitz.sweep.launcher import JobLauncher
@@ -211,9 +213,6 @@ def _show(
     study: "optuna.Study", space: SearchSpace, objectives: Mapping[str, str], directory: Path, database: Path | None
 ) -> None:
     """Print the number of trials by state, the best trials, and how to see more."""
-    from blitz import terminal  # imports rich, which takes 0.1 s
-    from blitz.runs.table import metric_text
-
     found = study.get_trials(deepcopy=False)
     retried = {trial.user_attrs.get(RETRY_OF) for trial in found}
     counted = [trial for trial in found if trial.number not in retried]
