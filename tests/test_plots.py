@@ -67,18 +67,30 @@ def test_images_lie_below_their_titles():
     images = torch.zeros(5, 3, 48, 48)
     colors = torch.tensor([[1.0, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 0], [0, 1, 1]])
     images += colors[:, :, None, None]
-    drawn = pixels(plots.image_grid(images, ["a"] * 5, columns=3))
-    assert torch.equal(drawn, pixels(plots.image_grid((images * 255).byte(), ["a"] * 5, columns=3)))
+    drawn = pixels(plots.image_grid(images, ["a"] * 5))
+    assert torch.equal(drawn, pixels(plots.image_grid((images * 255).byte(), ["a"] * 5)))
     width, height = 2 * 48 + 2 * plots.GAP, 2 * 48 + 2 * plots.GAP + plots.LINE
-    assert drawn.shape == (2 * height, 3 * width, 3)
+    assert drawn.shape == (2 * height, 4 * width, 3)
     for index, color in enumerate(colors):
-        row, column = divmod(index, 3)
+        row, column = divmod(index, 4)
         image = drawn[row * height : (row + 1) * height, column * width : (column + 1) * width]
         inside = image[plots.LINE + plots.GAP : -plots.GAP, plots.GAP : -plots.GAP]
         assert (inside == (color * 255).byte()).all()
         title = image[: plots.LINE]
         assert title.float().mean() > 200, "white"
         assert (title < 100).any(), "with text"
+
+
+def test_shape_of_the_grid():
+    """One image is as large as one of many, and many images form a square."""
+
+    def size(n):
+        return tuple(pixels(plots.image_grid(torch.rand(n, 1, 48, 48), ["a"] * n)).shape[:2])
+
+    height, width = size(1)
+    assert size(4) == (height, width)
+    assert size(16) == (4 * height, width)
+    assert size(64) == (8 * height, 2 * width)
 
 
 def test_figures_are_freed():
