@@ -332,10 +332,10 @@ def test_drawings_share_their_time(monkeypatch):
             drawing._end(trainer, None, "val")
         return clock[0] - before
 
-    assert drawn("fit") == 2, "half of 3 % are 1.5 s; before the first drawing, it is assumed to be short"
+    assert drawn("fit") == 1, "a quarter of 3 % is 0.75 s; before the first drawing, it is assumed to be short"
     assert drawn("fit") == 0
     clock[0] = 110.0
-    assert drawn("test") == 1, "at the end, all 3 %, which are 3.3 s"
+    assert drawn("test") == 2, "at the end, all 3 %, which are 3.3 s"
     drawings[0].time_share = drawings[1].time_share = None
     assert drawn("fit") == 2
 

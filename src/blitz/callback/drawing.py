@@ -10,9 +10,9 @@ from torch.utils.tensorboard import SummaryWriter
 
 from blitz.errors import UserError
 
-TIME_SHARE = 0.03
+TIME_SHARE = 0.02
 FIRST_COST = 0.05  # seconds; the assumed cost of a drawing before there was one
-FOR_THE_END = 0.5  # part of the time that is kept for the drawings at the end of a run
+DURING_TRAINING = 0.25  # part of the time for the validations of the training; the rest is for the end of the run
 
 _spent: WeakKeyDictionary[Trainer, float] = WeakKeyDictionary()  # seconds, by all drawings of a trainer together
 
@@ -28,8 +28,8 @@ class Drawing(Callback):
     """Draw at the end of an evaluation, from outputs that exist already.
 
     All drawings of a run together take at most ``time_share`` of the CPU time of the process, in the order of the
-    callbacks. Half of it is kept for the evaluations at the end of a run. Thus a short run draws less often, or leaves
-    out the last callbacks. With several processes, the samples are those of rank 0.
+    callbacks. Three quarters of it are kept for the evaluations at the end of a run. Thus a short run draws less often,
+    or leaves out the last callbacks. With several processes, the samples are those of rank 0.
 
     A subclass defines ``draw``, and ``collect`` if it needs outputs. Both are called only if there is a TensorBoard
     logger and ``accepts`` returns True.
@@ -131,5 +131,5 @@ class Drawing(Callback):
     def _is_due(self, trainer: Trainer) -> bool:
         if self.time_share is None:
             return True
-        share = self.time_share * (FOR_THE_END if trainer.state.fn == "fit" else 1.0)
+        share = self.time_share * (DURING_TRAINING if trainer.state.fn == "fit" else 1.0)
         return _spent.get(trainer, 0.0) + self._cost <= share * time.process_time()
