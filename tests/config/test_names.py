@@ -67,7 +67,7 @@ def test_run_directory(tmp_path):
     assert run_directory(None, "mine", overrides, "logs/runs", "NOW") == "logs/runs/mine"
     assert run_directory("auto", "mine", overrides, "logs/runs", "NOW") == "logs/runs/mine"
     assert run_directory(str(tmp_path), None, overrides, "logs/runs", "NOW") == str(tmp_path)
-    with pytest.raises(UserError, match=r"^resume=auto: .* add name=NAME or hydra\.run\.dir=DIR"):
+    with pytest.raises(UserError, match=r"^resume=auto: .* expected name=NAME or hydra\.run\.dir=DIR"):
         run_directory("auto", None, [], "logs/runs", "NOW")
 
 

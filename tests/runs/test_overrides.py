@@ -220,7 +220,7 @@ def test_run_is_resumed_alone_and_in_its_own_directory(unfinished, refused, tmp_
 
 
 def test_resume_auto_starts_a_run_and_then_resumes_it(refused, resume, tmp_path, unfinished):
-    assert "add name=NAME or hydra.run.dir=DIR" in refused("resume=auto")
+    assert "expected name=NAME or hydra.run.dir=DIR" in refused("resume=auto")
     run = tmp_path / "run"
     arguments = (*OVERRIDES, f"init_from={unfinished}", "resume=auto", f"hydra.run.dir={run}")
     with pytest.MonkeyPatch.context() as patch:

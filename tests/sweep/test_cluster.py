@@ -87,7 +87,10 @@ def test_sweep_on_a_cluster_outlives_its_process_and_its_jobs_are_requeued(clust
         == 1
     )
     assert "how=slow: it reached its time limit too often (hydra.launcher.max_num_timeout)" in err.read_text()
-    assert err.read_text().splitlines()[-1] == "blitz-train: 2 of 2 jobs failed; the same command runs only them again"
+    assert (
+        err.read_text().splitlines()[-1]
+        == "blitz-train: 2 of 2 jobs failed; run the same command again to retry only these"
+    )
     assert read_status(job_of(sweep, "raise")).reason.startswith("RuntimeError: sabotaged (")
 
     process, out, err = start(cluster, *command)  # it runs them again

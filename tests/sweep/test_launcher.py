@@ -75,7 +75,9 @@ def test_failures_are_listed_at_the_end_with_their_logs(sweep):
         log = re.search(r"see (\S+output\.log)$", line)
         assert log, line
         assert Path(log[1]).exists()
-    assert first.stderr.splitlines()[-1] == ("blitz-train: 5 of 6 jobs failed; the same command runs only them again")
+    assert first.stderr.splitlines()[-1] == (
+        "blitz-train: 5 of 6 jobs failed; run the same command again to retry only these"
+    )
 
 
 def test_same_command_runs_only_what_failed(sweep):
@@ -170,7 +172,7 @@ def test_ctrl_c_saves_the_running_jobs(tmp_path):
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert err.splitlines()[-1] == "0 of 3 jobs are done; the same command runs the others"
+    assert err.splitlines()[-1] == "0 of 3 jobs are done; run the same command again to finish the rest"
     runs = [path.parent for path in saved("*/config.yaml")]
     assert [read_status(run).state for run in runs] == ["interrupted"] * 2
     assert not list(saved("*/metrics.json"))
@@ -229,6 +231,15 @@ def test_jobs_return_the_metric_to_optimize(monkeypatch, tmp_path):
     monkeypatch.setattr(sys, "argv", ["blitz-train", *arguments(tmp_path / "sweep", "seed=3,1,2")])
     app.run(half_of_the_seed, "train")
     assert returned == [1.5, 0.5, 1.0]
+
+
+def test_equal_jobs_run_once(monkeypatch, tmp_path, capsys):
+    """``1e-1`` is the same number as ``0.1``."""
+    monkeypatch.setattr(processes_of_sweeps, "START_METHOD", "fork")
+    command = arguments(tmp_path / "sweep", "seed=3", "optimizer.lr=0.1,1e-1")
+    monkeypatch.setattr(sys, "argv", ["blitz-train", *command])
+    app.run(half_of_the_seed, "train")
+    assert capsys.readouterr().out.count("started") == 1
 
 
 def half_of_the_seed(cfg):

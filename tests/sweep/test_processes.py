@@ -1,12 +1,14 @@
 """Places for jobs: processes, threads and GPUs."""
 
 import signal
+import time
 
 import pytest
 from omegaconf import OmegaConf
 
 from blitz.process import ranks
 from blitz.sweep import processes
+from blitz.sweep.job import Job, Outcome
 from blitz.sweep.processes import Places, places
 
 
@@ -66,3 +68,18 @@ def test_reason_of_a_death():
     assert processes._death(-signal.SIGKILL) == "its process was killed by SIGKILL; out of memory?"
     assert processes._death(-signal.SIGSEGV) == "its process was killed by SIGSEGV"
     assert processes._death(7) == "its process ended with status 7"
+
+
+def test_outcome_that_is_larger_than_a_pipe(tmp_path, monkeypatch):
+    """The job cannot end before somebody has read it."""
+    monkeypatch.undo()
+    monkeypatch.setattr(processes, "START_METHOD", "fork")
+    monkeypatch.setattr(processes, "run_attempt", lambda *_: Outcome("failed", reason="x" * 1_000_000))
+    monkeypatch.setattr(processes, "pickled_work", lambda *_: b"")
+    executor = processes.ProcessExecutor(None, None, lambda: Places(1, threads=1), timeout=None)
+    executor.start(Job(0, [], "job", tmp_path / "job", None))
+    deadline = time.monotonic() + 60
+    while not (ended := executor.wait(0.2)):
+        assert time.monotonic() < deadline
+    ((_, outcome),) = ended
+    assert (outcome.state, len(outcome.reason)) == ("failed", 1_000_000)

@@ -102,3 +102,19 @@ def test_signal_stops_the_jobs_and_starts_no_new_one(tmp_path):
     assert [event for event in display.events if event[0] == "start"] == [("start", 0), ("start", 1)]
     assert (tmp_path / "0" / "status.json").exists()
     assert executor.closed
+
+
+def test_signal_while_a_job_is_started(tmp_path):
+    """The executor does not know the job yet when the signal arrives."""
+
+    class Slow(Executor):
+        def start(self, job):
+            os.kill(os.getpid(), signal.SIGTERM)
+            self.stopped = False  # a signal before this line does not reach the job
+            super().start(job)
+
+    executor, ended = Slow(), []
+    waiting = iter(make_jobs(tmp_path, 2))
+    with pytest.raises(SystemExit):
+        run_jobs(executor, Display(), lambda: next(waiting, None), lambda job, outcome: ended.append(outcome.state))
+    assert ended == ["interrupted"]

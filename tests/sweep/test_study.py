@@ -195,9 +195,9 @@ def test_seed_of_the_sampler(fake):
     ("overrides", "message"),
     [
         ("hydra.sweeper.sampler=cmaes", "it needs two intervals or ranges, and the space has 1; expected tpe, random"),
-        ("hydra.sweeper.sampler=grid", "sampler=grid: optimizer.lr has an interval; expected single values"),
+        ("hydra.sweeper.sampler=grid", "sampler=grid: optimizer.lr is not a finite set of values; expected"),
         ("hydra.sweeper.objectives={val/acc:up}", "objectives.val/acc=up: no such direction; expected max or min"),
-        ("hydra.sweeper.objectives={test/acc:max}", "a study must not select by the test; expected val/..."),
+        ("hydra.sweeper.objectives={test/acc:max}", "test metrics must not be optimized; expected val/..."),
         ("callback=prune hydra.sweeper.objectives={val/loss:min}", "expected callback.prune.monitor=val/loss"),
         ("optimized_metric=null", "optimized_metric=null: a study needs a metric; expected one that the runs log"),
         ("hydra/launcher=basic", "hydra/launcher=basic: it cannot run a study; expected hydra/launcher=process"),

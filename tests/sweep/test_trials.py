@@ -170,9 +170,9 @@ def test_pruned_trials_count_and_are_not_run_again(tmp_path):
 
 def test_max_failures_stops_the_study(tmp_path):
     study = Study(tmp_path, FLOATS, lambda count, number: Outcome("failed"))
-    assert study.call(9, max_failures=1).has_failed()
+    assert study.call(9, max_failures=1).too_many_failures()
     assert study.states() == ["FAIL", "FAIL"]
-    assert not Study(tmp_path, FLOATS, lambda count, number: {"value": 1}).call(2, max_failures=0).has_failed()
+    assert not Study(tmp_path, FLOATS, lambda count, number: {"value": 1}).call(2, max_failures=0).too_many_failures()
 
 
 def test_interrupted_trials_stay_open(tmp_path):

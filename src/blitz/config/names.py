@@ -51,7 +51,7 @@ def run_directory(resume: str | None, name: str | None, overrides: Sequence[str]
         UserError: ``resume`` is not a run, or ``name`` is not a name.
     """
     if resume == AUTO and name is None:
-        raise UserError("resume=auto: it resumes the run in hydra.run.dir; add name=NAME or hydra.run.dir=DIR")
+        raise UserError("resume=auto: no run to resume; expected name=NAME or hydra.run.dir=DIR as well")
     if resume not in (None, AUTO):
         return str(existing_run("resume", str(resume)))
     if name is not None:

@@ -119,7 +119,7 @@ def collect(directories: Iterable[Path]) -> list[Record]:
         try:
             if (record := read_record(path)) is not None:
                 records.append(record)
-        except UserError as error:
+        except (UserError, OSError) as error:  # an OSError: the run was resumed or removed meanwhile
             print(f"{error}; left out", file=sys.stderr)
     return records
 

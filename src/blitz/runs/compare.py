@@ -21,7 +21,7 @@ IMPLEMENTATION = (
     "trainer.devices", "trainer.num_nodes", "trainer.default_root_dir", "trainer.profiler", "trainer.log_every_n_steps",
     "data.root", "data.num_workers", "data.memory_limit", "data.loader",
 )  # fmt: skip
-WITHOUT_CLASS = ("callback", "device", "logger")  # groups whose choice is no class
+WITHOUT_CLASS = ("callback", "device", "logger")  # config groups without a `_target_` of their own
 ORDER = ("done", "running", "pruned", "interrupted", "failed")
 MEASURED = ("samples_per_second", "seconds")
 SEED = "seed"

@@ -122,9 +122,9 @@ def cell(row: Row, column: str) -> str:
         return duration(value)
     if column == "samples_per_second":
         return f"{value:,.0f}"
-    if column.endswith("mean"):
+    if _is(column, "mean"):
         return metric_text(
-            row.get("metric", column.removesuffix(" mean")), value, row.get(column.replace("mean", "std"))
+            row.get("metric", column.removesuffix(" mean")), value, row.get(column.removesuffix("mean") + "std")
         )
     if column in ("low", "high"):
         return metric_text(row["metric"], value)
@@ -142,6 +142,11 @@ def duration(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
 
 
+def _is(column: str, statistic: str) -> bool:
+    """Return whether a column holds a statistic, such as ``mean`` or ``val/acc mean``. ``data.mean`` is a key."""
+    return column == statistic or column.endswith(f" {statistic}")
+
+
 def metric_text(metric: str, value: float, std: float | None = None) -> str:
     """Return the value of a metric, and its standard deviation if there is one. Accuracies are in percent."""
     scale, digits, unit = (100, 2, " %") if metric.endswith("/acc") else (1, 4, "")
@@ -151,7 +156,7 @@ def metric_text(metric: str, value: float, std: float | None = None) -> str:
 
 def _shown(table: Table) -> list[str]:
     """Return the columns to show. Values of the worst class and deviations share the cell of another column."""
-    return [column for column in table.columns if column != "worst_class_value" and not column.endswith("std")]
+    return [column for column in table.columns if column != "worst_class_value" and not _is(column, "std")]
 
 
 def _title(column: str) -> str:

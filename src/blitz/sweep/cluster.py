@@ -37,7 +37,7 @@ from blitz.sweep.job import Job, Outcome
 FOLDER = ".submitit"
 JOB_ID = "slurm_job_id"  # file in the directory of a job, from its submission until its end is reported
 POLL_SECONDS = 5.0  # between two questions to SLURM about all jobs
-RESULT_SECONDS = 30.0  # a network file system may show the result of a job so much later than SLURM its end
+RESULT_SECONDS = 30.0  # on a network file system the result may appear this long after SLURM reports the end
 QUEUED = {
     "PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "RESV_DEL_HOLD", "SPECIAL_EXIT",
 }  # fmt: skip
@@ -215,8 +215,8 @@ class SlurmExecutor:
         if self._left:
             ids = f"{shlex.quote(shorten(self._folder.parent))}/*/{JOB_ID}"
             print(
-                f"{len(self._left)} jobs stay in SLURM's queue, where they save, resume and end by themselves\n"
-                f"to wait for them: the same command\nto save and cancel them: scancel $(cat {ids})",
+                f"{len(self._left)} jobs remain queued or running in SLURM and do not need this process\n"
+                f"to wait for them: run the same command again\nto save and cancel them: scancel $(cat {ids})",
                 file=sys.stderr,
                 flush=True,
             )

@@ -133,7 +133,10 @@ def show_results(
         total: number of all jobs.
         num_run: number of jobs that were not done before.
     """
-    done = sum(outcome.state in ("done", "pruned") for _, outcome in ends)
+    reached = {job.path for job, _ in ends}
+    done = sum(outcome.state in ("done", "pruned") for _, outcome in ends) + sum(
+        record.status.state in ("done", "pruned") for record in results.records if record.path not in reached
+    )
     if done == total and not num_run:
         print(f"all {total} jobs are done already")
     table.show_tables(results.records, lambda runs: run_table(runs, name=lambda run: run.path.name), terminal.console)
@@ -146,7 +149,11 @@ def show_results(
             line = f"{outcome.state}: {job.label}: {outcome.reason}; see {shorten(job.output)}"
             print(line, file=sys.stderr, flush=True)
     if done + sum(outcome.state == "failed" for _, outcome in ends) < total:
-        print(f"{done} of {total} jobs are done; the same command runs the others", file=sys.stderr, flush=True)
+        print(
+            f"{done} of {total} jobs are done; run the same command again to finish the rest",
+            file=sys.stderr,
+            flush=True,
+        )
 
 
 def _line(job: Job, outcome: Outcome) -> str:

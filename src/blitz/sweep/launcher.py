@@ -47,13 +47,19 @@ class JobLauncher(Launcher):
         setup_globals()
         configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)
         shared = set.intersection(*map(set, job_overrides)) if len(job_overrides) > 1 else set()
-        jobs = []
+        jobs: list[Job] = []
         for number, overrides in enumerate(job_overrides, initial_job_idx):
             jobs.append(self.job(number, overrides, [text for text in overrides if text not in shared]))
-        outcomes: dict[int, Outcome] = {}
-        waiting = iter(jobs)
-        self.run(len(jobs), lambda: next(waiting, None), lambda job, outcome: outcomes.update({job.number: outcome}))
-        return [_job_return(job, outcomes[job.number]) for job in jobs]
+        different = {job.path: job for job in reversed(jobs)}  # equal jobs, such as those of seed=1,1, run once
+        waiting = iter(job for job in jobs if different[job.path] is job)
+        outcomes: dict[Path, Outcome] = {}
+        self.run(
+            len(different),
+            lambda: next(waiting, None),
+            lambda job, outcome: outcomes.update({job.path: outcome}),
+            list(different),
+        )
+        return [_job_return(job, outcomes[job.path]) for job in jobs]
 
     def job(self, number: int, overrides: Sequence[str], swept: Sequence[str]) -> Job:
         """Return a job with its composed config, so that no later edit of the config reaches it."""
@@ -63,13 +69,20 @@ class JobLauncher(Launcher):
         job.config = in_directory(config, number, path)
         return job
 
-    def run(self, total: int, next_job: Callable[[], Job | None], ended: Callable[[Job, Outcome], None]) -> None:
+    def run(
+        self,
+        total: int,
+        next_job: Callable[[], Job | None],
+        ended: Callable[[Job, Outcome], None],
+        paths: Sequence[Path] = (),
+    ) -> None:
         """Run jobs, print their results, and write them to the directory of the sweep.
 
         Args:
             total: number of jobs.
             next_job: return the next job, or None if there is none now. It is called whenever a place is free.
             ended: receives each job and its outcome.
+            paths: directories of jobs that belong to the results even if the sweep is stopped before it reaches them.
 
         Raises:
             UserError: a job failed, or another process runs this sweep.
@@ -95,11 +108,13 @@ class JobLauncher(Launcher):
             try:
                 run_jobs(executor, display, lambda: next(started, None) or next_job(), end)
             finally:
-                results = write_results(self.sweep_dir, [job.path for job, _ in ends], sys.argv)
+                results = write_results(
+                    self.sweep_dir, list(dict.fromkeys([*paths, *(job.path for job, _ in ends)])), sys.argv
+                )
                 show_results(self.sweep_dir, results, ends, total, display.num_run)
         failed = [(job, outcome) for job, outcome in ends if outcome.state == "failed"]
         if failed:
-            raise UserError(f"{len(failed)} of {total} jobs failed; the same command runs only them again")
+            raise UserError(f"{len(failed)} of {total} jobs failed; run the same command again to retry only these")
 
 
 def _job_return(job: Job, outcome: Outcome) -> JobReturn:

@@ -39,6 +39,15 @@ class _Running:
     started: float
     deadline: float | None  # when the job is asked to end, and then when it is killed
     timed_out: bool = False
+    sent: Outcome | None = None
+    open: bool = True  # whether the job may still send its outcome
+
+    def receive(self) -> None:
+        """Read what the job has sent. A job that is killed sends nothing, or a part."""
+        try:
+            self.sent = self.receiver.recv()
+        except (EOFError, OSError, pickle.UnpicklingError):
+            self.open = False
 
 
 class Places(NamedTuple):
@@ -100,13 +109,21 @@ class ProcessExecutor:
 
     def wait(self, seconds: float) -> list[tuple[Job, Outcome]]:
         running = list(self._running.values())
-        wait([one.process.sentinel for one in running], seconds)
+        # A large outcome blocks its job until it is read. At the end of its pipe, only the end of the process is left.
+        ready = wait(
+            [*(one.process.sentinel for one in running), *(one.receiver for one in running if one.open)], seconds
+        )
+        for one in running:
+            if one.receiver in ready:
+                one.receive()
         ended = []
         for one in running:
             if one.process.is_alive():
                 self._enforce_deadline(one)
             else:
                 one.process.join()
+                while one.open and one.receiver.poll():
+                    one.receive()
                 ended.append((one.job, self._outcome(one)))
                 one.receiver.close()
                 del self._running[one.slot]
@@ -134,11 +151,8 @@ class ProcessExecutor:
     def _outcome(self, one: _Running) -> Outcome:
         seconds = time.monotonic() - one.started
         code = one.process.exitcode or 0
-        sent = None
-        with contextlib.suppress(EOFError, OSError, pickle.UnpicklingError):
-            sent = one.receiver.recv() if one.receiver.poll() else None
-        if isinstance(sent, Outcome):
-            return sent._replace(seconds=seconds)
+        if one.sent:
+            return one.sent._replace(seconds=seconds)
         if one.timed_out:
             return Outcome(
                 "failed", reason=f"stopped after hydra.launcher.timeout={self._timeout:g} s", seconds=seconds
@@ -185,7 +199,9 @@ def _gpus() -> list[str]:
     with _signals_blocked_in_children():
         process.start()
     sender.close()
-    count = receiver.recv() if receiver.poll(60) else 0
+    count = 0
+    with contextlib.suppress(EOFError):  # the process crashed: torch cannot use the GPUs
+        count = receiver.recv()
     process.join()
     return [str(number) for number in range(count)]
 

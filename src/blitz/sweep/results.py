@@ -60,7 +60,7 @@ def write_results(sweep_dir: Path, runs: Sequence[Path], command: Sequence[str] 
 def _read(path: Path) -> Record | None:
     try:
         return read_record(path) if path.is_dir() else None
-    except UserError:  # blitz-compare reports it
+    except (UserError, OSError):  # blitz-compare reports it
         return None
 
 

@@ -75,6 +75,8 @@ def run_jobs(
                     display.start(job)
                     executor.start(job)
                     running += 1
+                    if received:  # the signal arrived before the executor knew the job
+                        executor.stop()
                 if not running:
                     break
                 for job, outcome in executor.wait(POLL_SECONDS):

@@ -129,7 +129,7 @@ def _is_log(override: Override) -> bool:
     is_numeric = isinstance(value, IntervalSweep | RangeSweep)
     if unknown := sorted(value.tags - ({"log"} if is_numeric else set())):
         expected = "tag(log, interval(...))" if is_numeric else "choices without a tag"
-        raise UserError(f"{override.input_line}: {unknown[0]} has no meaning here; expected {expected}")
+        raise UserError(f"{override.input_line}: {unknown[0]} is not a valid tag; expected {expected}")
     return "log" in value.tags
 
 
@@ -140,7 +140,7 @@ def _values(key: str, distribution: Any) -> list[Any]:
     low, high, step = distribution.low, distribution.high, distribution.step
     if distribution.log or step is None:
         raise UserError(
-            f"hydra.sweeper.sampler=grid: {key} has an interval; expected single values, such as "
+            f"hydra.sweeper.sampler=grid: {key} is not a finite set of values; expected "
             f"{key}=range({low},{high},STEP), or another sampler"
         )
     return [_rounded(low + number * step) for number in range(round((high - low) / step) + 1)]

@@ -118,7 +118,7 @@ class StudySweeper(Sweeper):
         try:
             self.launcher.run(running.total, running.next_job, running.ended)
         except UserError as error:
-            if running.has_failed():
+            if running.too_many_failures():
                 raise UserError(
                     f"hydra.sweeper.max_failures={self.max_failures}: {running.num_failures} trials have failed; "
                     "the same command continues the study"
@@ -160,7 +160,7 @@ class StudySweeper(Sweeper):
                 raise UserError(f"hydra.sweeper.objectives.{name}={direction}: no such direction; expected max or min")
             if name.startswith("test"):
                 raise UserError(
-                    f"hydra.sweeper.objectives.{name}: a study must not select by the test; expected val/..."
+                    f"hydra.sweeper.objectives.{name}: test metrics must not be optimized; expected val/..."
                 )
         return self.objectives
 
@@ -190,7 +190,7 @@ class StudySweeper(Sweeper):
                 f"{space.num_numeric()}; expected tpe, random or grid"
             )
         if len(objectives) > 1:
-            raise UserError("hydra.sweeper.sampler=cmaes: it takes one objective; expected tpe, random or grid")
+            raise UserError("hydra.sweeper.sampler=cmaes: it supports only one objective; expected tpe, random or grid")
 
     def _sampler_of(self, number: int) -> "optuna.samplers.BaseSampler":
         """Return the sampler of a trial. Its seed depends on the number, so that a stopped study repeats no values."""

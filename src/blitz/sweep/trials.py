@@ -55,7 +55,7 @@ class Trials:
         self._running: set[Path] = set()
         self._deferred: list[Job] = []
         self._to_retry: list[optuna.trial.FrozenTrial] = []
-        self._cut_off: list[int] = []  # trials that have no values, because the sweep was killed while they got them
+        self._cut_off: list[int] = []  # trials without values: the sweep was killed while the sampler drew them
         self._read(n_trials)
 
     def _read(self, n_trials: int) -> None:
@@ -91,7 +91,7 @@ class Trials:
 
     def next_job(self) -> Job | None:
         """Return the job of the next trial. Return None if there is none, or none before a running one has ended."""
-        self._settle()
+        self._enqueue_retries()
         for job in self._deferred:
             if job.path not in self._running:
                 self._deferred.remove(job)
@@ -99,7 +99,7 @@ class Trials:
         while len(self._deferred) < MAX_DEFERRED:
             if self._known:
                 job = self._known.popleft()
-            elif self._to_ask and not self.has_failed():
+            elif self._to_ask and not self.too_many_failures():
                 job = self._ask()
             else:
                 return None
@@ -108,7 +108,7 @@ class Trials:
             self._deferred.append(job)
         return None
 
-    def has_failed(self) -> bool:
+    def too_many_failures(self) -> bool:
         """Return whether more trials have failed than ``max_failures``."""
         return self._max_failures is not None and self.num_failures > self._max_failures
 
@@ -128,7 +128,7 @@ class Trials:
             self._study.tell(job.number, state=TrialState.FAIL)
             self.num_failures += 1
 
-    def _settle(self) -> None:
+    def _enqueue_retries(self) -> None:
         """Close the trials without values, and queue the values of those that failed in an earlier call."""
         from optuna.trial import TrialState
 
