@@ -79,6 +79,7 @@ def test_images_lie_below_their_titles():
         title = image[: plots.LINE]
         assert title.float().mean() > 200, "white"
         assert (title < 100).any(), "with text"
+    assert (drawn[height:, width:] == 255).all(), "the rest of the last row is white"
 
 
 def test_shape_of_the_grid():

@@ -18,7 +18,7 @@ from tensorboard.backend.event_processing.event_file_loader import EventFileLoad
 from torch import nn
 
 import blitz.train
-from blitz.callback.drawing import Drawing
+from blitz.callback.drawing import Drawing, Sample
 from blitz.callback.mistakes import Mistakes
 from blitz.callback.pr_curves import PRCurves
 from blitz.errors import UserError
@@ -380,6 +380,14 @@ def test_a_thousand_epochs_keep_nothing():
     grown = tracemalloc.get_traced_memory()[0] - before
     tracemalloc.stop()
     assert grown < 50_000, "50 bytes an epoch"
+
+
+def test_sample_has_as_many_of_each_class():
+    """The files of a data set may be sorted by class."""
+    sample = Sample(5, 3)
+    batches = (torch.tensor([0, 0, 0, 1]), torch.tensor([], dtype=torch.long), torch.tensor([1, 1, 2, 2]))
+    assert [sample.select(labels).tolist() for labels in batches] == [[0, 1, 3], [], [0, 2]]
+    assert sample.missing == 0
 
 
 def test_most_confident_mistakes_come_first():

@@ -1,11 +1,14 @@
 """When and where the dashboards draw: on rank 0, in TensorBoard, within a share of the process's time."""
 
+import math
 import time
 from typing import Any
 from weakref import WeakKeyDictionary
 
+import torch
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
+from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
 from blitz.errors import UserError
@@ -22,6 +25,34 @@ def writers(trainer: Trainer) -> list[SummaryWriter]:
     if not trainer.is_global_zero:
         return []
     return [logger.experiment for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
+
+
+def rows_of(batch: Any, rows: Tensor) -> Any:
+    """Return these rows of each tensor of a batch, so that only they are converted to pixels."""
+    return type(batch)(part[rows.to(part.device)] for part in batch)
+
+
+class Sample:
+    """Select the first samples of each class, as many of each: the files of a data set may be sorted by class.
+
+    Args:
+        size: number of samples.
+        classes: number of classes.
+    """
+
+    def __init__(self, size: int, classes: int) -> None:
+        self.missing = size
+        self._of_class = [math.ceil(size / classes)] * classes  # how many are missing
+
+    def select(self, labels: Tensor) -> Tensor:
+        """Return the rows of a batch that belong to the sample, int64 ``(m,)``."""
+        rows = []
+        for row, label in enumerate(labels.tolist() if self.missing else []):
+            if self.missing and self._of_class[label]:
+                self._of_class[label] -= 1
+                self.missing -= 1
+                rows.append(row)
+        return torch.tensor(rows, dtype=torch.long)
 
 
 class Drawing(Callback):

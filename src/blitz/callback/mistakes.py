@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
 from blitz import plots
-from blitz.callback.drawing import TIME_SHARE, Drawing
+from blitz.callback.drawing import TIME_SHARE, Drawing, rows_of
 from blitz.runs.protocols import ClassifierTask, PictureTask
 
 
@@ -36,7 +36,7 @@ class Mistakes(Drawing):
         confidences, predicted = probabilities.max(1)
         wrong = (predicted != labels).nonzero().flatten()
         wrong = wrong[confidences[wrong].argsort(descending=True, stable=True)[: self.images]]
-        pixels = cast("PictureTask", module).batch_pixels(_rows(batch, wrong)) if len(wrong) else None
+        pixels = cast("PictureTask", module).batch_pixels(rows_of(batch, wrong)) if len(wrong) else None
         if pixels is None:
             return
         found = [pixels, labels[wrong], predicted[wrong], confidences[wrong]]
@@ -55,8 +55,3 @@ class Mistakes(Drawing):
 
     def end(self) -> None:
         self._worst = []
-
-
-def _rows(batch: Any, rows: Tensor) -> Any:
-    """Return some rows of each tensor of a batch, so that only these are converted to pixels."""
-    return type(batch)(part[rows.to(part.device)] for part in batch)

@@ -20,7 +20,7 @@ class PRCurves(Drawing):
         max_classes: nothing is written if there are more classes.
     """
 
-    def __init__(self, time_share: float | None = TIME_SHARE, samples: int = 10_000, max_classes: int = 100) -> None:
+    def __init__(self, time_share: float | None = TIME_SHARE, samples: int = 50_000, max_classes: int = 100) -> None:
         super().__init__(time_share)
         self.samples = samples
         self.max_classes = max_classes

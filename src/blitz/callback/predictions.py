@@ -1,4 +1,4 @@
-"""Predictions for the first images of each evaluation, which are the same images every time."""
+"""Predictions for some images of each class, which are the same images in each evaluation."""
 
 from typing import Any, cast
 
@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
 from blitz import plots
-from blitz.callback.drawing import TIME_SHARE, Drawing
+from blitz.callback.drawing import TIME_SHARE, Drawing, Sample, rows_of
 from blitz.runs.protocols import ClassifierTask, PictureTask
 
 
@@ -17,7 +17,7 @@ class Predictions(Drawing):
 
     Args:
         time_share: as in ``Drawing``.
-        images: number of images, the first ones of the evaluation.
+        images: number of images, the first ones of each class.
     """
 
     def __init__(self, time_share: float | None = TIME_SHARE, images: int = 16) -> None:
@@ -30,13 +30,16 @@ class Predictions(Drawing):
 
     def begin(self, module: LightningModule) -> None:
         self._parts = []
+        self._sample = Sample(self.images, len(cast("ClassifierTask", module).classes))
 
     def collect(self, module: LightningModule, batch: Any, outputs: Any) -> None:
-        missing = self.images - sum(len(labels) for _, labels, _ in self._parts)
-        pixels = cast("PictureTask", module).batch_pixels(batch) if missing > 0 else None
+        if not self._sample.missing:
+            return
+        labels, probabilities = cast("ClassifierTask", module).batch_predictions(batch, outputs)
+        rows = self._sample.select(labels)
+        pixels = cast("PictureTask", module).batch_pixels(rows_of(batch, rows))
         if pixels is not None:
-            labels, probabilities = cast("ClassifierTask", module).batch_predictions(batch, outputs)
-            self._parts.append((pixels[:missing], labels[:missing], probabilities[:missing]))
+            self._parts.append((pixels, labels[rows], probabilities[rows]))
 
     def draw(self, writer: SummaryWriter, module: LightningModule, stage: str, step: int) -> None:
         if not self._parts:

@@ -9,7 +9,7 @@ from lightning import LightningModule
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
-from blitz.callback.drawing import TIME_SHARE, Drawing
+from blitz.callback.drawing import TIME_SHARE, Drawing, Sample, rows_of
 from blitz.runs.protocols import ClassifierTask, EmbeddingTask, PictureTask
 
 SPRITE = 8192  # pixels; the largest side of a picture that TensorBoard can show
@@ -22,7 +22,7 @@ class Projector(Drawing):
 
     Args:
         time_share: as in ``Drawing``.
-        samples: largest number of samples, the first ones of the evaluation.
+        samples: largest number of samples, the first ones of each class.
     """
 
     def __init__(self, time_share: float | None = TIME_SHARE, samples: int = 200) -> None:
@@ -39,6 +39,7 @@ class Projector(Drawing):
 
     def begin(self, module: LightningModule) -> None:
         self._parts, self._inputs = [], []
+        self._sample = Sample(self.samples, len(cast("ClassifierTask", module).classes))
         head = cast("EmbeddingTask", module).head
         assert head is not None
         handle = head.register_forward_pre_hook(lambda _, inputs: self._inputs.append(inputs[0]))
@@ -46,15 +47,15 @@ class Projector(Drawing):
 
     def collect(self, module: LightningModule, batch: Any, outputs: Any) -> None:
         inputs, self._inputs = self._inputs, []
-        missing = self.samples - sum(len(labels) for _, labels, _ in self._parts)
-        if missing <= 0 or len(inputs) != 1 or inputs[0].ndim != 2:
+        labels, _ = cast("ClassifierTask", module).batch_predictions(batch, outputs)
+        if not self._sample.missing or len(inputs) != 1 or inputs[0].ndim != 2 or len(inputs[0]) != len(labels):
             self._until_end.close()
             return
-        labels, _ = cast("ClassifierTask", module).batch_predictions(batch, outputs)
-        pixels = cast("PictureTask", module).batch_pixels(batch)
-        if pixels is not None and len(labels) == len(inputs[0]):
-            embeddings = inputs[0].detach().float().cpu()
-            self._parts.append((embeddings[:missing], labels[:missing], pixels[:missing]))
+        rows = self._sample.select(labels)
+        pixels = cast("PictureTask", module).batch_pixels(rows_of(batch, rows))
+        if pixels is not None:
+            embeddings = inputs[0].detach()[rows.to(inputs[0].device)].float().cpu()
+            self._parts.append((embeddings, labels[rows], pixels))
 
     def draw(self, writer: SummaryWriter, module: LightningModule, stage: str, step: int) -> None:
         if not self._parts:
