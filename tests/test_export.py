@@ -81,4 +81,4 @@ def test_a_model_that_differs_is_not_written(finished, export, tmp_path, monkeyp
 
 def test_a_module_that_knows_nothing_of_blitz(untrained, export):
     model = untrained(*WITHOUT_PARTS, *MODULES["boring"])
-    assert "BoringModel cannot be exported, because it has no exportable()" in error_of(export, f"checkpoint={model}")
+    assert "BoringModel has no exportable(); expected" in error_of(export, f"checkpoint={model}")

@@ -30,9 +30,7 @@ def export(cfg: "DictConfig") -> None:
     seed_everything(config["seed"], verbose=False)  # a data module may use random numbers
     task = checkpoint.load(path, trust=cfg.trust)
     if not isinstance(task, ExportableTask):
-        raise UserError(
-            f"{path}: {type(task).__name__} cannot be exported, because it has no exportable(); expected a task with it"
-        )
+        raise UserError(f"{path}: {type(task).__name__} has no exportable(); expected a task that defines it")
     model = task.exportable()
     data = build.data(config)
     if data is not None:

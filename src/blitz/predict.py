@@ -57,7 +57,10 @@ def predict(cfg: "DictConfig") -> None:
     written = write_results(Path(cfg.output_dir), results, source)
     terminal.show_predictions(collector.shown if files else [], report, table.number, skipped, written)
     if skipped:
-        raise UserError(f"inputs={cfg.inputs}: {len(skipped):,} of {len(skipped) + table.number:,} files are skipped")
+        raise UserError(
+            f"inputs={cfg.inputs}: {len(skipped):,} of {len(skipped) + table.number:,} files could not be read; "
+            "the predictions for the others are written"
+        )
 
 
 def main() -> None:

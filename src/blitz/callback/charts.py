@@ -31,7 +31,7 @@ class Charts(Callback):
         self._write(trainer)
 
     def _write(self, trainer: Trainer) -> None:
-        if self._written or not trainer.loggers:  # without loggers while the start of an epoch is repeated on a resume
+        if self._written or not trainer.loggers:  # LastCheckpoint removes the loggers while a resume repeats this hook
             return
         names = list(trainer.callback_metrics)  # on all ranks, because Lightning may reduce values over them now
         for writer in writers(trainer):

@@ -20,13 +20,14 @@ class Curves(Callback):
     """Log to TensorBoard every ``trainer.log_every_n_steps`` optimizer steps, on rank 0.
 
     - ``train/lr``: the learning rate of the first parameter group
-    - ``train/gradient_norm``: the L2 norm of all gradients before clipping, of the last step; not if they are sharded
+    - ``train/gradient_norm``: the L2 norm of all gradients before clipping, at this step; none if they are
+      sharded
     - ``train/samples_per_second`` of all processes and ``train/seconds_per_step``, without validation, since the last
       point
     - ``train/memory_mib`` of this process, and ``train/device_memory_mib``, the peak on a GPU since the last point
 
-    They are no metrics: they are neither in ``metrics.json`` nor in other loggers, because they differ when a run is
-    repeated. A step without a point only counts its samples.
+    They are not metrics. Their values differ when a run is repeated, so ``metrics.json`` and other loggers lack them.
+    Steps between two points only count their samples, which takes almost no time.
     """
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""When and where the dashboards draw: on rank 0, in TensorBoard, within a share of the process's time."""
+"""Base class of the callbacks that draw in TensorBoard: on rank 0, within a share of the process's CPU time."""
 
 import math
 import time
@@ -14,8 +14,10 @@ from torch.utils.tensorboard import SummaryWriter
 from blitz.errors import UserError
 
 TIME_SHARE = 0.02
-FIRST_COST = 0.05  # seconds; the assumed cost of a drawing before there was one
-DURING_TRAINING = 0.25  # part of the time for the validations of the training; the rest is for the end of the run
+FIRST_COST = 0.05  # CPU seconds; the assumed cost of a callback's first drawing
+DURING_TRAINING = (
+    0.25  # fraction of the time that validations during training may use; the rest is for the end of the run
+)
 
 _spent: WeakKeyDictionary[Trainer, float] = WeakKeyDictionary()  # seconds, by all drawings of a trainer together
 
@@ -72,7 +74,7 @@ class Drawing(Callback):
         UserError: ``time_share`` is out of range.
     """
 
-    only_once = False  # whether it is drawn once in a run, as soon as there is time
+    only_once = False  # whether to draw only once in a run, as soon as the time allows
 
     def __init__(self, time_share: float | None = TIME_SHARE) -> None:
         if time_share is not None and not 0 < time_share <= 1:
@@ -83,7 +85,7 @@ class Drawing(Callback):
         self._active = False
 
     def accepts(self, module: LightningModule) -> bool:
-        """Return whether the module offers what is drawn."""
+        """Return whether the module has the methods and attributes that ``draw`` needs."""
         raise NotImplementedError
 
     def begin(self, module: LightningModule) -> None:

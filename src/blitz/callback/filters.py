@@ -11,7 +11,7 @@ ENLARGED = 12  # pixels of the picture per weight, in each direction
 
 
 class Filters(Drawing):
-    """Draw the weights of the first convolution that takes 1 or 3 channels: black is the lowest, white the highest.
+    """Draw the weights of the first convolution if it takes 1 or 3 channels: black is the lowest, white the highest.
 
     Args:
         time_share: as in ``Drawing``.
@@ -34,7 +34,7 @@ class Filters(Drawing):
 
 
 def _first_convolution(module: nn.Module) -> nn.Conv2d | None:
-    """Return None as well if its weights are sharded, which flattens them."""
+    """Return None if it takes neither 1 nor 3 channels, or if its weights are sharded, which makes them flat."""
     found = (layer for layer in module.modules() if isinstance(layer, nn.Conv2d))
     layer = next(found, None)
     return layer if layer is not None and layer.weight.ndim == 4 and layer.weight.shape[1] in (1, 3) else None

@@ -6,13 +6,14 @@ import warnings
 from collections.abc import Iterator
 
 from lightning import LightningModule
+from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
 from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
 
 from blitz.callback.drawing import Drawing
 from blitz.process import random_state
 
-SHARDED = ("FSDPStrategy", "ModelParallelStrategy", "DeepSpeedStrategy")  # calling the network needs all ranks
+SHARDED = (FSDPStrategy, ModelParallelStrategy, DeepSpeedStrategy)  # calling the network needs all ranks
 
 
 class Graph(Drawing):
@@ -26,7 +27,7 @@ class Graph(Drawing):
 
     def accepts(self, module: LightningModule) -> bool:
         traceable = isinstance(module.example_input_array, Tensor) and "net" in dict(module.named_children())
-        return traceable and type(module.trainer.strategy).__name__ not in SHARDED
+        return traceable and not isinstance(module.trainer.strategy, SHARDED)
 
     def draw(self, writer: SummaryWriter, module: LightningModule, stage: str, step: int) -> None:
         net, inputs = dict(module.named_children())["net"], module.example_input_array

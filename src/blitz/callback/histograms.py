@@ -30,5 +30,5 @@ class Histograms(Callback):
             for name, weight in pl_module.named_parameters():
                 if weight.numel():  # a sharded weight may be empty
                     writer.add_histogram(f"weights/{name}", weight.detach().float(), step)
-                if weight.grad is not None and weight.grad.numel():
+                if weight.grad is not None and weight.grad.isfinite().any():  # mixed precision may overflow at first
                     writer.add_histogram(f"weights/{name}.grad", weight.grad.float(), step)

@@ -128,7 +128,7 @@ class Progress(Callback):
         self._stop_bar()
 
     def _show_task(self, trainer: Trainer, name: str, batches: float) -> None:
-        """Add a line to the bar for the batches of an epoch or of a stage. Replace that of the previous epoch."""
+        """Add a line to the bar for an epoch or a stage. The line of an epoch replaces that of the previous epoch."""
         if not (trainer.is_global_zero and self.console.is_terminal):
             return
         if self.bar is None:

@@ -18,7 +18,7 @@ SPRITE = 8192  # pixels; the largest side of a picture that TensorBoard can show
 class Projector(Drawing):
     """Write the inputs of a task's last layer at the end of a run, with the class and the picture of each sample.
 
-    They are read by a hook during the evaluation. A network that was compiled or that ``dp`` splits has none.
+    A forward hook collects them during the evaluation. Nothing is written for a compiled network or with ``device=dp``.
 
     Args:
         time_share: as in ``Drawing``.

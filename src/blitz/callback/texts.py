@@ -53,7 +53,7 @@ def markdown(rows: Rows) -> str:
 
 
 def _cell(value: Any) -> str:
-    """Return a value as it is, without characters that Markdown or HTML would interpret."""
+    """Return a value as text, with the characters that Markdown or HTML would interpret escaped."""
     text = f"{value:.4g}" if isinstance(value, float) else str(value)
     return "".join(f"&#{ord(char)};" if char in "\\|`*_<>[]&\n\r" else char for char in text)
 

@@ -42,11 +42,11 @@ class Options(TypedDict, total=False):
 
 
 class TensorBoardLogger(loggers.TensorBoardLogger):
-    """Write a run's hyper-parameters when it starts and its status when it ends, but no list of columns.
+    """Write a run's hyper-parameters when it starts and its status when it ends, but no list of the HPARAMS columns.
 
-    TensorBoard then shows the columns of all runs. Lightning's logger writes a list with each run, and TensorBoard
-    takes one run's list for all. Metrics have the names of ``runs.tags``. The metric ``epoch``, which Lightning adds to
-    all others, is left out.
+    Lightning's logger writes such a list with each run, and TensorBoard uses the list of one run for all runs. Without
+    a list, TensorBoard shows the columns of all runs. Metrics have the names of ``runs.tags``. The metric ``epoch``,
+    which Lightning adds to all others, is left out.
     """
 
     def __init__(self, save_dir: str | Path, name: str = "", version: str = "", **options: Unpack[Options]) -> None:
@@ -67,8 +67,9 @@ class TensorBoardLogger(loggers.TensorBoardLogger):
 
     @rank_zero_only
     def log_hyperparams(self, params: dict[str, Any], *_: Any, **__: Any) -> None:  # type: ignore[override]
-        """Write ``params``: plain values by dotted key."""
-        _, session_start, _ = hparams(params, {})  # type: ignore[no-untyped-call]
+        """Write ``params`` by dotted key. Values other than numbers and texts are written as text."""
+        plain = {key: value if isinstance(value, int | float | str) else str(value) for key, value in params.items()}
+        _, session_start, _ = hparams(plain, {})  # type: ignore[no-untyped-call]
         self.experiment.file_writer.add_summary(session_start)
 
     @rank_zero_only

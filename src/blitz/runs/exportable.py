@@ -13,7 +13,7 @@ class Exportable:
 
     Args:
         module: in evaluation mode on the CPU; its only argument is a batch of raw inputs.
-        example: two raw inputs. Only the batch size may vary after the export.
+        example: a batch of two raw inputs. The exported model accepts other batch sizes, but no other shape.
         input: name of the module's input.
         output: name of the module's output.
         raw: returns the raw inputs of a batch of the data set.

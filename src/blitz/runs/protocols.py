@@ -20,7 +20,7 @@ class ReportingTask(Protocol):
 
 
 class NamingTask(Protocol):
-    """Task with metrics that the first batch of a stage may not have, such as those of an absent class."""
+    """Task that names its metrics in advance: a single batch may lack some, such as those of an absent class."""
 
     def metric_names(self, stage: str) -> Sequence[str]:
         """Return the names of the metrics of an epoch of ``stage``."""

@@ -63,7 +63,9 @@ def exportable(
     check_transform(task, transform)
     for name in ("channels", "image_size", "mean", "std"):
         if not hasattr(transform, name):
-            raise UserError(f"task.transform: {type(transform).__name__} has no {name}; expected one with it")
+            raise UserError(
+                f"task.transform: {type(transform).__name__} has no {name}; expected a transform with this attribute"
+            )
     network: Any = task.net
 
     def original(batch: Any) -> Tensor:

@@ -76,7 +76,7 @@ class Regress(StageTask):
             UserError: the number of features is unknown.
         """
         if self.example_input_array is None:
-            raise UserError("task.features=null: the exported model needs their number; expected a whole number")
+            raise UserError("task.features=null: the export needs the number of inputs; expected a whole number")
         example = torch.as_tensor(self.example_input_array)
         return Exportable(
             module=nn.Sequential(self.net, nn.Flatten(0)).eval(),

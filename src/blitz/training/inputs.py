@@ -18,7 +18,7 @@ from blitz.errors import UserError
 from blitz.runs.protocols import FileTransform, OrderedData
 
 BATCH_SIZE = 128  # files, if the recorded config has no batch size
-SPLITS = {"train": "fit", "val": "validate", "test": "test"}  # with the stage in which a data module reads it
+SPLITS = {"train": "fit", "val": "validate", "test": "test"}  # name of a split: the stage for ``setup``
 
 
 def find_files(inputs: str, extensions: Collection[str]) -> list[str]:
@@ -156,7 +156,11 @@ def split_loader(split: str, task: LightningModule, data: LightningDataModule | 
         name: getattr(owner, hook) for owner in owners for name, hook in hooks.items() if is_overridden(hook, owner)
     }
     if split not in available:
-        problem = "has no fixed order of its training data" if split == "train" else f"has no {split} data"
+        problem = (
+            "has no split_dataloader, which reads the training data in a fixed order"
+            if split == "train"
+            else f"has no {split} data"
+        )
         raise UserError(f"inputs={split}: {type(owners[-1]).__name__} {problem}; expected {_choices(available)}")
     loader = available[split]()
     if isinstance(loader, list | tuple | dict):

@@ -19,7 +19,7 @@ Record = Mapping[str, Any]
 
 
 class Table:
-    """Records as a file of CSV or JSON. Each record is formatted when it is added, which takes less memory.
+    """Records as a file of CSV or JSON. Records are stored as text, which takes less memory than dicts.
 
     In CSV, the values of a mapping have columns of their own: ``probability/cat``.
     """
@@ -54,7 +54,7 @@ class Collector(Callback):
     """Add the predictions of each batch to a table, and keep the first ones for the report.
 
     Args:
-        names: the file of each sample, if the samples are files. Otherwise, each has its index.
+        names: the file of each sample, if the samples are files. None: the records have its index instead.
         first: number of samples to keep.
         advance: called with the number of samples of each batch.
     """
@@ -127,7 +127,7 @@ def check_one_process(trainer: Trainer) -> None:
 
 
 def _use_forward(task: LightningModule) -> None:
-    """Let a task without ``predict_step`` predict by its ``forward``, called with the first part of each batch.
+    """Let a task without ``predict_step`` predict with ``forward``, called with the first element of each batch.
 
     Raises:
         UserError: it has neither.
