@@ -120,7 +120,7 @@ def test_split_of_another_data_module():
 
     task = BoringModel()
     assert num_samples(split_loader("test", task, OnlyTest())) == 5
-    with pytest.raises(UserError, match="inputs=train: OnlyTest has no split_dataloader, which reads .* expected"):
+    with pytest.raises(UserError, match=r"inputs=train: OnlyTest has no split_dataloader, which reads .* expected"):
         split_loader("train", task, OnlyTest())
     with pytest.raises(UserError, match="inputs=val: Several has 2 loaders of this split; expected one"):
         split_loader("val", Several(), None)
