@@ -114,7 +114,7 @@ def test_ctrl_c_leaves_the_jobs_in_the_queue_and_says_how_to_cancel_them(cluster
     process.send_signal(signal.SIGINT)
     assert process.wait(60) == 130
     assert [job.state for job in cluster.jobs.values()] == ["PENDING"] * 2
-    assert len(re.findall(r"lr=0.\d +.*running", out.read_text())) == 2
+    assert len(re.findall(r"^running +lr=0\.\d .*SLURM job", out.read_text(), re.MULTILINE)) == 2
     assert not list(tmp_path.rglob("status.json"))
     cancel = re.search(r"^to save and cancel them: (.+)$", err.read_text(), re.MULTILINE)[1]
     subprocess.run(["sh", "-c", cancel], env={**os.environ, **cluster.env}, cwd=processes.PROJECT, check=True)
@@ -272,7 +272,7 @@ def test_table_tells_queued_jobs_from_running_ones(tmp_path):
         display.start(job)
     jobs[1].queued = False
     display.refresh(force=True)
-    console.print(display._table())
+    console.print(display._table(), display._summary())
     text = console.file.getvalue()
     assert re.findall(r"lr=0\.(\d) +(queued)?", text) == [("1", ""), ("0", "queued")]
     assert "3 jobs: 1 running, 1 queued, 1 waiting" in text
