@@ -15,9 +15,7 @@ from blitz.errors import UserError
 
 TIME_SHARE = 0.02
 FIRST_COST = 0.05  # CPU seconds; the assumed cost of a callback's first drawing
-DURING_TRAINING = (
-    0.25  # fraction of the time that validations during training may use; the rest is for the end of the run
-)
+DURING_TRAINING = 0.25  # fraction of this time for validations during training; the rest is for the end of the run
 
 _spent: WeakKeyDictionary[Trainer, float] = WeakKeyDictionary()  # seconds, by all drawings of a trainer together
 
@@ -92,14 +90,14 @@ class Drawing(Callback):
         """Prepare an evaluation that may be drawn."""
 
     def collect(self, module: LightningModule, batch: Any, outputs: Any) -> None:
-        """Keep what is needed of a batch, and of what the step returned for it."""
+        """Store the parts of a batch and of the step's outputs that ``draw`` needs."""
 
     def draw(self, writer: SummaryWriter, module: LightningModule, stage: str, step: int) -> None:
         """Draw an evaluation of ``stage``: ``val`` or ``test``."""
         raise NotImplementedError
 
     def end(self) -> None:
-        """Free what was kept for an evaluation."""
+        """Free the stored parts."""
 
     # -- hooks --------------------------------------------------------------------------------------------------------
 

@@ -86,7 +86,7 @@ def sweep_directory(
 
 
 def _plain(node: Any) -> Any:
-    """Return a config node as it is written. An override may hold an interpolation that leads back to here."""
+    """Return a config node without resolving it. An interpolation in an override may lead back to this directory."""
     return OmegaConf.to_container(node) if OmegaConf.is_config(node) else node
 
 
@@ -95,7 +95,7 @@ def _texts(overrides: Sequence[str]) -> list[str]:
 
 
 def swept_overrides(overrides: Sequence[str]) -> list[str]:
-    """Return the overrides with several values, and the one that selects a sweep file."""
+    """Return the overrides with several values, and the override that selects a sweep file."""
     parsed = zip(overrides, OverridesParser.create().parse_overrides(list(overrides)), strict=True)
     return [text for text, one in parsed if one.is_sweep_override() or one.key_or_group == "sweep"]
 

@@ -21,7 +21,7 @@ Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast: 1.5
 
 @dataclass(frozen=True)
 class Record:
-    """A run as it is now.
+    """The current state of a run.
 
     Args:
         config: the recorded config; empty if the run ended before it was written.

@@ -164,7 +164,7 @@ def _differs_within_class(values: dict[str, list[Any]], key: str, differing: set
 
 
 def _without_copies(keys: Sequence[str], values: dict[str, list[Any]], overridden: Sequence[str]) -> list[str]:
-    """Drop keys with the values of another one: runs of earlier versions do not record what is computed."""
+    """Drop keys that copy another key. Runs of earlier versions do not record which values are interpolated."""
     kept: dict[str, str] = {}
     for key in sorted(keys, key=lambda key: key not in overridden):
         kept.setdefault(key if key in overridden else repr(values[key]), key)
@@ -174,7 +174,7 @@ def _without_copies(keys: Sequence[str], values: dict[str, list[Any]], overridde
 
 
 def _same(value: Any, text: str) -> bool:
-    """Return whether a value of a config is the one that a user wrote."""
+    """Return whether a config value equals the text of an override."""
     if isinstance(value, str):
         return value.casefold() == text.casefold() or value == _as_json(text)
     if isinstance(value, bool) or value is None:

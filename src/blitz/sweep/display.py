@@ -126,7 +126,7 @@ class Display:
 def show_results(
     sweep_dir: Path, results: Results, ends: Sequence[tuple[Job, Outcome]], total: int, num_run: int
 ) -> None:
-    """Print the metrics of all jobs, the best one, a line for each job that did not finish, and what is missing.
+    """Print the metrics of all jobs, the best one, a line for each unfinished job, and the number of finished jobs.
 
     Args:
         ends: the jobs that have ended.

@@ -1,4 +1,4 @@
-"""A Hydra launcher that runs the jobs of a sweep in processes, and runs only what is missing if it is called again."""
+"""A Hydra launcher for sweeps. Called again, it runs only the missing and failed jobs."""
 
 import pickle
 import sys

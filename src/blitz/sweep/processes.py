@@ -233,7 +233,7 @@ def _signals_blocked_in_children() -> Iterator[None]:
 def run_in_process(
     work: bytes, config: bytes, path: Any, environment: Mapping[str, str], sender: Connection, start_method: str
 ) -> None:
-    """Run one job in this new process, send its outcome, and write what it prints to ``output.log``.
+    """Run one job in this new process, send its outcome, and write its output to ``output.log``.
 
     Args:
         work: from ``attempt.pickled_work``.

@@ -40,7 +40,7 @@ class StudySweeper(Sweeper):
     Args:
         n_trials: trials of the study over all calls. None: 20, and all points of a grid.
         sampler: ``tpe``, ``random``, ``grid``, ``cmaes``, or a sampler of Optuna.
-        seed: of the sampler. A study that was stopped draws the same values as one that was not.
+        seed: of the sampler. A stopped study draws the same values as an uninterrupted one.
         objectives: metrics in metrics.json, and max or min for each. None: ``optimized_metric`` and ``direction``.
         storage: URL of a database. None: ``study.db`` in the directory of the sweep.
         max_failures: stop the study after more than this number of failed trials in one call. None: no limit.
