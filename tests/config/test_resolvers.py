@@ -59,7 +59,7 @@ def test_config_groups_are_those_of_the_defaults_list():
     assert RESOLVERS["config_groups"]("eval").startswith("device: auto, cpu, ")
     lines = RESOLVERS["config_groups"]("train").splitlines()
     assert "data: cifar10, digits, friedman, image_folder, mnist" in lines
-    assert [line.partition(":")[0] for line in lines][:3] == ["callback", "data", "debug"]
+    assert [line.partition(":")[0] for line in lines][:4] == ["callback", "callback/dashboard", "data", "debug"]
 
 
 def test_first_given():

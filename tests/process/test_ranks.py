@@ -151,3 +151,11 @@ def test_cores_are_those_that_a_scheduler_grants():
         assert ranks.num_cores() == 1
     finally:
         os.sched_setaffinity(0, before)
+
+
+@pytest.mark.parametrize(("value", "threads"), [("3", 3), ("4,2", 4), ("", None), ("0", None), ("many", None)])
+def test_requested_threads(value, threads, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", value)
+    assert ranks.requested_threads() == threads
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    assert ranks.requested_threads() is None

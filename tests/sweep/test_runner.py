@@ -118,3 +118,20 @@ def test_signal_while_a_job_is_started(tmp_path):
     with pytest.raises(SystemExit):
         run_jobs(executor, Display(), lambda: next(waiting, None), lambda job, outcome: ended.append(outcome.state))
     assert ended == ["interrupted"]
+
+
+def test_running_jobs_save_before_a_mistake_ends_the_sweep(tmp_path):
+    """The third job cannot be composed."""
+    executor = Executor()
+    waiting = iter(make_jobs(tmp_path, 2))
+
+    def next_job():
+        if job := next(waiting, None):
+            return job
+        raise ValueError("wrong")
+
+    with pytest.raises(ValueError, match="wrong"):
+        run_jobs(executor, Display(), next_job, lambda job, outcome: None)
+    assert executor.stopped
+    assert not executor.running
+    assert (tmp_path / "0" / "status.json").exists(), "interrupted"

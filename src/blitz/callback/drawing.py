@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections.abc import Sequence
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -11,6 +12,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
+from blitz import plots
 from blitz.errors import UserError
 
 TIME_SHARE = 0.02
@@ -30,6 +32,20 @@ def writers(trainer: Trainer) -> list[SummaryWriter]:
 def rows_of(batch: Any, rows: Tensor) -> Any:
     """Return these rows of each tensor of a batch, so that only they are converted to pixels."""
     return type(batch)(part[rows.to(part.device)] for part in batch)
+
+
+def add_predictions(
+    writer: SummaryWriter, tag: str, step: int, classes: Sequence[str], pixels: Tensor, *of_images: Tensor
+) -> None:
+    """Draw images with their predictions.
+
+    Args:
+        pixels: as ``PictureTask.batch_pixels`` returns them.
+        of_images: labels, predicted labels, and the probabilities of these, each ``(n,)``.
+    """
+    labels, predicted, confidences = (part.tolist() for part in of_images)
+    found, truths = ([classes[index] for index in part] for part in (predicted, labels))
+    writer.add_figure(tag, plots.prediction_grid(pixels, found, confidences, truths), step)
 
 
 class Sample:

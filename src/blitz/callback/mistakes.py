@@ -7,8 +7,7 @@ from lightning import LightningModule
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
-from blitz import plots
-from blitz.callback.drawing import TIME_SHARE, Drawing, rows_of
+from blitz.callback.drawing import TIME_SHARE, Drawing, add_predictions, rows_of
 from blitz.runs.protocols import ClassifierTask, PictureTask
 
 
@@ -47,11 +46,8 @@ class Mistakes(Drawing):
 
     def draw(self, writer: SummaryWriter, module: LightningModule, stage: str, step: int) -> None:
         if self._worst:
-            pixels, labels, predicted, confidences = self._worst
             classes = cast("ClassifierTask", module).classes
-            found, truths = ([classes[index] for index in part.tolist()] for part in (predicted, labels))
-            figure = plots.prediction_grid(pixels, found, confidences.tolist(), truths)
-            writer.add_figure(f"pictures/mistakes_{stage}", figure, step)
+            add_predictions(writer, f"pictures/mistakes_{stage}", step, classes, *self._worst)
 
     def end(self) -> None:
         self._worst = []

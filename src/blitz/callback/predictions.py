@@ -7,8 +7,7 @@ from lightning import LightningModule
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
-from blitz import plots
-from blitz.callback.drawing import TIME_SHARE, Drawing, Sample, rows_of
+from blitz.callback.drawing import TIME_SHARE, Drawing, Sample, add_predictions, rows_of
 from blitz.runs.protocols import ClassifierTask, PictureTask
 
 
@@ -48,9 +47,8 @@ class Predictions(Drawing):
         if len(labels):
             confidences, predicted = probabilities.max(1)
             classes = cast("ClassifierTask", module).classes
-            found, truths = ([classes[index] for index in part.tolist()] for part in (predicted, labels))
-            figure = plots.prediction_grid(pixels, found, confidences.tolist(), truths)
-            writer.add_figure(f"pictures/predictions_{stage}", figure, step)
+            tag = f"pictures/predictions_{stage}"
+            add_predictions(writer, tag, step, classes, pixels, labels, predicted, confidences)
 
     def end(self) -> None:
         self._parts = []

@@ -85,15 +85,11 @@ class Progress(Callback):
             self._show_task(trainer, "validation", sum(trainer.num_val_batches))
 
     def on_validation_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int, *_: Any, **__: Any
     ) -> None:
         self._advance(batch_idx, num_samples(batch) * trainer.world_size)
+
+    on_test_batch_end = on_validation_batch_end
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._hide_task()
@@ -102,17 +98,6 @@ class Progress(Callback):
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._show_task(trainer, "test", sum(trainer.num_test_batches))
-
-    def on_test_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        self._advance(batch_idx, num_samples(batch) * trainer.world_size)
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._hide_task()

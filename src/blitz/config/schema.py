@@ -36,45 +36,41 @@ class TrainConfig:
 
 
 @dataclass
-class EvalConfig:
-    """The top level of ``configs/eval.yaml``."""
+class ModelConfig:
+    """The keys of every command that uses a trained model."""
 
     run: str | None = None
     checkpoint: str | None = None
-    stage: str = "test"
     data_root: str | None = None
     trust: bool = False
     output_dir: str = MISSING
+
+
+@dataclass
+class EvalConfig(ModelConfig):
+    """The top level of ``configs/eval.yaml``."""
+
+    stage: str = "test"
     trainer: dict[str, Any] = field(default_factory=dict)
     device: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass
-class PredictConfig:
+class PredictConfig(ModelConfig):
     """The top level of ``configs/predict.yaml``."""
 
-    run: str | None = None
-    checkpoint: str | None = None
     inputs: str = MISSING
     format: str = "csv"
     grid: int = 24
-    data_root: str | None = None
-    trust: bool = False
-    output_dir: str = MISSING
     trainer: dict[str, Any] = field(default_factory=dict)
     device: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass
-class ExportConfig:
+class ExportConfig(ModelConfig):
     """The top level of ``configs/export.yaml``."""
 
-    run: str | None = None
-    checkpoint: str | None = None
     format: str = "onnx"
-    data_root: str | None = None
-    trust: bool = False
-    output_dir: str = MISSING
 
 
 SCHEMAS: dict[str, Any] = {

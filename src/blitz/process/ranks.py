@@ -159,6 +159,12 @@ def _variables(count: int, rendezvous_file: Path) -> dict[str, str]:
     return shared | {RENDEZVOUS_FILE: str(rendezvous_file), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"}
 
 
+def requested_threads() -> int | None:
+    """Return the threads that ``OMP_NUM_THREADS`` asks for, at its outermost level. None if it names no number."""
+    value = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
+    return int(value) if value.isdecimal() and int(value) else None
+
+
 def num_cores() -> int:
     """Return the number of CPU cores that this process may use. A scheduler may grant fewer than the machine has."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -224,10 +230,13 @@ def _exit(status: int) -> None:
 
 
 def redirect_output(log: Path) -> None:
-    """Add the output and the errors of this process and of those that it starts to a file."""
+    """Append the output and the errors of this process, and of those that it starts, to a file."""
     with log.open("ab") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
+    # A caller such as a notebook may have replaced these streams by others that do not use the descriptors.
+    sys.stdout = os.fdopen(1, "w", encoding="utf-8", errors="replace", buffering=1, closefd=False)
+    sys.stderr = os.fdopen(2, "w", encoding="utf-8", errors="backslashreplace", buffering=1, closefd=False)
 
 
 def exit_with_parent() -> None:

@@ -1,6 +1,5 @@
 """One attempt of a job, in a process of its own."""
 
-import os
 import pickle
 from pathlib import Path
 from typing import Any
@@ -25,7 +24,7 @@ def pickled_work(context: HydraContext, task: TaskFunction) -> bytes:
 def run_attempt(work: bytes, config: bytes, path: Path) -> Outcome:
     """Run a job, or resume it if its directory holds a run, and return its outcome.
 
-    What it prints is added to ``output.log``.
+    Its output is added to ``output.log``.
 
     Args:
         work: from ``pickled_work``.
@@ -37,10 +36,10 @@ def run_attempt(work: bytes, config: bytes, path: Path) -> Outcome:
     """
     setup_globals()
     register()
-    if "OMP_NUM_THREADS" in os.environ:
+    if threads := ranks.requested_threads():
         import torch
 
-        torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))  # a fork has imported torch before it was set
+        torch.set_num_threads(threads)  # a fork has imported torch before the variable was set
     context, task = pickle.loads(work)
     cfg = pickle.loads(config)
     version.setbase(cfg.hydra.runtime.version_base)

@@ -11,7 +11,6 @@ with contextlib.suppress(Exception):  # a job reports what cannot be imported
     for name in (
         "blitz.training.build", "blitz.training.rehearsal", "blitz.training.results", "blitz.training.tune",
         "blitz.runs.resume", "blitz.sweep.attempt", "blitz.terminal", "blitz.train",
-        "torch._dynamo",  # the first step of an optimizer imports it
     ):  # fmt: skip
         import_module(name)
 atexit.register(os._exit, 0)  # the server has nothing to save, and deleting torch's objects takes a second

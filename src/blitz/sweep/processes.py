@@ -175,10 +175,8 @@ def places(config: DictConfig, total: int, n_jobs: int | None, jobs_per_gpu: int
     The threads of a job do not depend on the number of jobs that are left, because they change the rounding.
     """
     accelerator = OmegaConf.select(config, "trainer.accelerator")
-    if OmegaConf.select(config, "device.process_per_device") or OmegaConf.select(config, "trainer.devices") not in (
-        1,
-        None,
-    ):
+    one_device = OmegaConf.select(config, "trainer.devices") in (1, None)
+    if OmegaConf.select(config, "device.process_per_device") or not one_device:
         return Places(n_jobs or 1, threads=None)
     cores = ranks.num_cores()
     gpus = _gpus() if accelerator in ("auto", "cuda", "gpu") else []
@@ -186,7 +184,7 @@ def places(config: DictConfig, total: int, n_jobs: int | None, jobs_per_gpu: int
         slots = n_jobs or 1
     else:
         slots = n_jobs or min(len(gpus) * jobs_per_gpu or cores, total)
-    threads = int(os.environ.get("OMP_NUM_THREADS", 0)) or max(1, cores // slots)
+    threads = ranks.requested_threads() or max(1, cores // slots)
     return Places(slots, threads, [gpus[slot % len(gpus)] for slot in range(slots)] if gpus else None)
 
 

@@ -83,6 +83,13 @@ def run_jobs(
                     running -= 1
                     end(job, outcome, was_run=True)
                 display.refresh()
+    except Exception:  # a mistake in the next job, or a full disk: the running jobs save before the sweep ends
+        executor.stop()
+        while running:
+            for job, outcome in executor.wait(POLL_SECONDS):
+                running -= 1
+                job.record(outcome)
+        raise
     finally:
         executor.close()
     if received:

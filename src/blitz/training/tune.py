@@ -11,6 +11,8 @@ from lightning import LightningModule
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from blitz.process import ranks
+
 CORES = torch.get_num_threads()  # before a run changes it: OMP_NUM_THREADS at the import, or the number of cores
 FLOPS_PER_THREAD = 20e6  # with less work in a forward pass, a thread waits more than it computes
 ONEDNN_FLOPS = 6e6  # with less work in a forward pass, oneDNN takes longer to set up convolutions than to compute them
@@ -42,8 +44,7 @@ def tune(task: LightningModule, config: Mapping[str, Any], *, on_cpu: bool) -> N
 
 
 def _num_threads(flops: float | None) -> int:
-    value = os.environ.get("OMP_NUM_THREADS", "")
-    available = int(value) if value.isdecimal() and int(value) else CORES  # a job of a sweep sets it after the import
+    available = ranks.requested_threads() or CORES  # a job of a sweep sets the variable after the import
     return available if flops is None else max(1, min(available, round(flops / FLOPS_PER_THREAD)))
 
 
