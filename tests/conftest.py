@@ -21,9 +21,7 @@ import blitz.predict
 import blitz.train
 from blitz.config.paths import PROJECT
 from blitz.process.signals import SIGNALS
-from blitz.training import build
 from tests import compositions
-from tests.test_configs import compose
 
 DATA = PROJECT / "data"
 QUICK = ("trainer.max_epochs=1", "trainer.limit_train_batches=3", "trainer.log_every_n_steps=1",
@@ -151,6 +149,11 @@ def untrained(tmp_path: Path) -> Callable[..., Path]:
     """``untrained(*overrides)`` returns a checkpoint with the random weights of a new task."""
 
     def save(*overrides: str) -> Path:
+        from blitz.training import (
+            build,  # here: Lightning would keep the stderr that it finds while tests are collected
+        )
+        from tests.test_configs import compose
+
         config = build.resolve(compose("device=cpu", "seed=1", *overrides))
         path = tmp_path / "untrained.ckpt"
         torch.save({"state_dict": build.task(config).state_dict(), "config": config}, path)
