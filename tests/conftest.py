@@ -149,9 +149,8 @@ def untrained(tmp_path: Path) -> Callable[..., Path]:
     """``untrained(*overrides)`` returns a checkpoint with the random weights of a new task."""
 
     def save(*overrides: str) -> Path:
-        from blitz.training import (
-            build,  # here: Lightning would keep the stderr that it finds while tests are collected
-        )
+        # Here, because Lightning would keep the stderr that it finds while tests are collected.
+        from blitz.training import build
         from tests.test_configs import compose
 
         config = build.resolve(compose("device=cpu", "seed=1", *overrides))

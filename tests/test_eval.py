@@ -40,7 +40,7 @@ def test_settings_of_the_run_are_kept(finished, evaluate):
     recorded, config = Run(finished).config, evaluate(f"run={finished}").config
     assert config["trainer"] == recorded["trainer"]
     assert config["data"] == recorded["data"]
-    assert (config["callback"], config["logger"]) == ({}, {})
+    assert (list(config["callback"]), config["logger"]) == (["progress"], {})
 
 
 def test_another_device_gives_the_same_metrics(finished, command, tmp_path):

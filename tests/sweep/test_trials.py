@@ -18,8 +18,8 @@ FLOATS = SearchSpace({"x": FloatDistribution(0, 1), "y": FloatDistribution(0, 1)
 CHOICES = SearchSpace({"x": CategoricalDistribution(["1", "2", "3"])}, [])
 
 
-class Killed(Exception):
-    """Stands for a SIGKILL of the process of the sweep."""
+class Killed(BaseException):
+    """Stands for a SIGKILL of the process of the sweep: nothing handles it."""
 
 
 class Display:

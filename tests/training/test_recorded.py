@@ -17,7 +17,7 @@ def test_devices_and_data_root_are_those_of_the_command(untrained):
     assert config["data"]["root"] == "/moved"
     assert (config["trainer"]["devices"], config["trainer"]["precision"]) == (3, "bf16-mixed")
     assert config["device"] == {"devices": 3}
-    assert (config["callback"], config["logger"]) == ({}, {})
+    assert (list(config["callback"]), config["logger"]) == (["progress"], {})
     config = recorded_config(OmegaConf.create({"trust": False, "data_root": None}), path, "data")
     assert config["trainer"]["devices"] == config["device"]["devices"] == 1
 
